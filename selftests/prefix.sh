@@ -412,8 +412,8 @@ t_target_gone()
 	stop
 }
 
-# swap OLD NEW RULE: in one transaction OLD goes, and RULE with comment NEW comes
-# in front of all, behind a hundred others, which take OLD's others' place
+# swap OLD NEW RULE: in one transaction OLD and what is in front of it go; RULE
+# with comment NEW takes its place, and three hundred others come in front of it
 swap()
 {
 	local i line
@@ -424,7 +424,7 @@ swap()
 				echo "delete rule netdev t c handle ${BASH_REMATCH[3]}"
 		done < <(nft -a list ruleset)
 		echo "insert rule netdev t c $3 comment \"$2\""
-		for ((i = 0; i < 100; i++)); do
+		for ((i = 0; i < 300; i++)); do
 			echo "insert rule netdev t c udp dport $((1000 + i)) drop comment \"fill\""
 		done
 	} > "$TMP/swap"
@@ -433,7 +433,7 @@ swap()
 
 # Packets that every ruleset either accepts or forwards must never meet the
 # drop behind, while the one takes the place of the other and hardware is busy
-# with a hundred rules in front of them.
+# with the rules in front of them.
 t_never_swallowed()
 {
 	local i sent drops
@@ -452,10 +452,10 @@ t_never_swallowed()
 	flood 9
 	for ((i = 0; i < 5; i++)); do
 		swap accept fwd 'udp dport 9 fwd to "sut1"'
-		expect_entries 102
+		expect_entries 302
 		flood_more 20
 		swap fwd accept 'udp dport 9 counter accept'
-		expect_entries 102
+		expect_entries 302
 		flood_more 20
 	done
 	sent=$(flood_stop)
