@@ -47,7 +47,9 @@ diff --git a/net/x.c b/net/x.c
 2.39.5
 `
 
-func one(content string) []Patch { return []Patch{{Name: "0001-change.patch", Content: []byte(content)}} }
+func one(content string) []Patch {
+	return []Patch{{Name: "0001-change.patch", Content: []byte(content)}}
+}
 
 func TestApply(t *testing.T) {
 	root := put(t, map[string]string{"net/x.c": numbered(20)})

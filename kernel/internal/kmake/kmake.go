@@ -81,21 +81,23 @@ var leaks = []string{
 
 // Run runs make with the targets and variables in args.
 func (m *Make) Run(ctx context.Context, args ...string) error {
-	// gcc takes the last map that fits: the objects' directory lies beside
-	// the source, so they do not overlap.
-	maps := fmt.Sprintf("-ffile-prefix-map=%s/= -ffile-prefix-map=%s=.", m.Src, m.Obj)
+	// Of several that fit gcc takes the last. The tree's files become relative
+	// to its top, as kernel messages have them; a directory by itself is ".".
+	maps := fmt.Sprintf("-ffile-prefix-map=%[1]s=. -ffile-prefix-map=%[1]s/= -ffile-prefix-map=%[2]s=.", m.Src, m.Obj)
 	argv := []string{
 		"make", "-C", m.Src, "-j" + strconv.Itoa(max(m.Jobs, 1)),
 		// Messages of parallel compilers must not mix: they get quoted.
 		"-Otarget", "--no-print-directory",
-		"O=" + m.Obj, "ARCH=x86_64", "CC=" + m.Toolchain.CC, "HOSTCC=" + m.Toolchain.CC,
-		"KCFLAGS=" + maps, "KAFLAGS=" + maps,
+		"O=" + m.Obj, "CC=" + m.Toolchain.CC, "HOSTCC=" + m.Toolchain.CC,
+	}
+	env := append([]string{
+		"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
+		"ARCH=x86_64", "KCFLAGS=" + maps, "KAFLAGS=" + maps,
 		// Set but empty: no "+" for a tree that git finds dirty.
 		"LOCALVERSION=",
 		"KBUILD_BUILD_USER=nftvm", "KBUILD_BUILD_HOST=nftvm", "KBUILD_BUILD_VERSION=1",
 		"KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970",
-	}
-	env := append([]string{"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}, m.Toolchain.Env...)
+	}, m.Toolchain.Env...)
 	return proc.Run(ctx, proc.Cmd{
 		Args: append(argv, args...), Env: env, Unset: leaks, Log: m.Log,
 	})
