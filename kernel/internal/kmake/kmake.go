@@ -7,7 +7,6 @@ package kmake
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -57,7 +56,10 @@ func DetectToolchain(ctx context.Context, storeDir string) (*Toolchain, error) {
 		}
 		// Paths below the store are hashed as relative ones, so that the
 		// same source in another store, tree or flavor hits.
-		tc.Env = append(tc.Env, "CCACHE_BASEDIR="+storeDir, "CCACHE_NOHASHDIR=1")
+		tc.Env = append(tc.Env, "CCACHE_BASEDIR="+storeDir, "CCACHE_NOHASHDIR=1",
+			// ccache does not hash prefix maps, which do change objects:
+			// count this up whenever prefixMaps changes.
+			"CCACHE_NAMESPACE=nftvm-1")
 	}
 	return tc, nil
 }
@@ -79,11 +81,26 @@ var leaks = []string{
 	"BUILD_DIR", "SOURCE_DATE_EPOCH", "EXTRAVERSION", "CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "GCC_COLORS",
 }
 
+// prefixMaps keep the paths of this machine out of the objects. The tree's
+// files become relative to its top, as kernel messages have them; a directory
+// by itself is ".". Of several maps that fit gcc takes the last.
+func (m *Make) prefixMaps() string {
+	maps := []string{m.Src + "=.", m.Src + "/=", m.Obj + "=."}
+	// ccache makes paths relative to where the compiler runs, before the
+	// compiler sees them: that is the object directory, or the module's in it.
+	for _, sub := range []string{"", "net/netfilter"} {
+		if rel, err := filepath.Rel(filepath.Join(m.Obj, sub), m.Src); err == nil {
+			maps = append(maps, rel+"/=")
+		}
+	}
+	for i, mp := range maps {
+		maps[i] = "-ffile-prefix-map=" + mp
+	}
+	return strings.Join(maps, " ")
+}
+
 // Run runs make with the targets and variables in args.
 func (m *Make) Run(ctx context.Context, args ...string) error {
-	// Of several that fit gcc takes the last. The tree's files become relative
-	// to its top, as kernel messages have them; a directory by itself is ".".
-	maps := fmt.Sprintf("-ffile-prefix-map=%[1]s=. -ffile-prefix-map=%[1]s/= -ffile-prefix-map=%[2]s=.", m.Src, m.Obj)
 	argv := []string{
 		"make", "-C", m.Src, "-j" + strconv.Itoa(max(m.Jobs, 1)),
 		// Messages of parallel compilers must not mix: they get quoted.
@@ -92,7 +109,7 @@ func (m *Make) Run(ctx context.Context, args ...string) error {
 	}
 	env := append([]string{
 		"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
-		"ARCH=x86_64", "KCFLAGS=" + maps, "KAFLAGS=" + maps,
+		"ARCH=x86_64", "KCFLAGS=" + m.prefixMaps(), "KAFLAGS=" + m.prefixMaps(),
 		// Set but empty: no "+" for a tree that git finds dirty.
 		"LOCALVERSION=",
 		"KBUILD_BUILD_USER=nftvm", "KBUILD_BUILD_HOST=nftvm", "KBUILD_BUILD_VERSION=1",
