@@ -28,8 +28,8 @@ type need struct {
 	optional bool
 }
 
-// needs lists the tools of the host side. Those of the guest are given to
-// Check by whoever packs the image.
+// needs lists the tools of the host side. Those of the guest are the image's
+// own business; whoever packs it adds what it misses as Missing.
 var needs = []need{
 	{what: "C compiler", bin: "gcc", apt: "gcc", dnf: "gcc", pacman: "gcc"},
 	{what: "C library headers", header: "stdio.h", apt: "libc6-dev", dnf: "glibc-devel", pacman: "glibc"},
@@ -52,19 +52,17 @@ var needs = []need{
 
 // Missing is one thing that is not there.
 type Missing struct {
-	What     string // in words
-	Package  string // Debian's name of it
+	What     string   // in words
+	Packages []string // Debian's names of what brings it
 	Optional bool
 
+	// Other distributions' names, where they are not Debian's.
 	dnf, pacman string
 }
 
-// Guest is a tool of the guest's image and the Debian package that has it.
-type Guest struct{ Bin, Package string }
-
 // Check looks for everything and returns what is missing, nothing when the
 // machine is ready.
-func Check(ctx context.Context, guest []Guest) []Missing {
+func Check(ctx context.Context) []Missing {
 	var out []Missing
 	for _, n := range needs {
 		ok := false
@@ -74,14 +72,7 @@ func Check(ctx context.Context, guest []Guest) []Missing {
 			ok = hasHeader(ctx, n.header)
 		}
 		if !ok {
-			out = append(out, Missing{What: n.what, Package: n.apt, Optional: n.optional, dnf: n.dnf, pacman: n.pacman})
-		}
-	}
-	for _, g := range guest {
-		if FindTool(g.Bin) == "" {
-			// The names differ little between distributions; where they do
-			// the user reads the tool's own name beside it.
-			out = append(out, Missing{What: g.Bin + " (for the guest)", Package: g.Package, dnf: g.Package, pacman: g.Package})
+			out = append(out, Missing{What: n.what, Packages: []string{n.apt}, Optional: n.optional, dnf: n.dnf, pacman: n.pacman})
 		}
 	}
 	return out
@@ -110,17 +101,32 @@ func hasHeader(ctx context.Context, header string) bool {
 
 // Packages are the Debian packages that bring what is missing, each once.
 func Packages(missing []Missing) []string {
-	return names(missing, func(m Missing) string { return m.Package })
+	return names(missing, func(Missing) string { return "" })
 }
 
-func names(missing []Missing, name func(Missing) string) []string {
+// names collects the packages, by the name that other gives them or else by
+// Debian's.
+func names(missing []Missing, other func(Missing) string) []string {
 	var out []string
 	for _, m := range missing {
-		if n := name(m); n != "" && !slices.Contains(out, n) {
+		if n := other(m); n != "" {
 			out = append(out, n)
+		} else {
+			out = append(out, m.Packages...)
 		}
 	}
 	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Required are the words for what the pipeline cannot do without.
+func Required(missing []Missing) []string {
+	var out []string
+	for _, m := range missing {
+		if !m.Optional {
+			out = append(out, m.What)
+		}
+	}
 	return out
 }
 

@@ -56,8 +56,9 @@ type Origin struct {
 	Suite   string `json:"suite,omitempty"`
 	Package string `json:"package,omitempty"`
 	Version string `json:"version,omitempty"`
-	SHA256  string `json:"sha256,omitempty"`
-	Path    string `json:"path,omitempty"`
+	// SHA256 is that of the package, or of a directory's whole content.
+	SHA256 string `json:"sha256"`
+	Dir    string `json:"dir,omitempty"`
 }
 
 // Cell is one tree in one flavor.

@@ -30,7 +30,7 @@ func sample() *Results {
 			},
 			{
 				Tree: "7.3", Release: "7.3.4", Flavor: "debug", Verdict: Fail, Reason: "x: crash",
-				Origin: Origin{Kind: "dir", Path: "d"}, Stages: []Stage{},
+				Origin: Origin{Kind: "dir", Dir: "d"}, Stages: []Stage{},
 				Tests: []Test{
 					{
 						Name: "nft_offload/toggle", Verdict: Crash, Reason: "panic: fixture\nsecond line",
