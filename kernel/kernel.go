@@ -57,6 +57,8 @@ type Builder struct {
 	Store *store.Store
 	// Series is the directory of the patch series.
 	Series string
+	// Extra are patch files that go on top of the series on every tree.
+	Extra []string
 	// Configs is the directory of the config fragments.
 	Configs string
 	// Jobs is make's -j, 0 for the number of CPUs.
@@ -211,6 +213,13 @@ func (r *run) patch(ctx context.Context, s *series.Series) (*store.Entry, error)
 	}
 	if unsupported != nil {
 		return nil, store.KernelFault(unsupported)
+	}
+	for _, path := range r.Extra {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("extra patch: %w", err)
+		}
+		patches = append(patches, series.Patch{Name: filepath.Base(path), Content: content})
 	}
 	return r.Store.Do(ctx, series.Stage, series.Key(r.src.Entry.Key, patches),
 		func(_ context.Context, dir string, log io.Writer) error {

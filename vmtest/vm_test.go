@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
+)
+
+// testKernel is the kernel that NFTVM_TEST_KERNEL and its companions name;
+// without it the test is skipped.
+func testKernel(t *testing.T) Kernel {
+	t.Helper()
+	image := os.Getenv("NFTVM_TEST_KERNEL")
+	if image == "" {
+		t.Skip("needs a guest kernel: NFTVM_TEST_KERNEL=<bzImage> NFTVM_TEST_MODULES=<dir with lib/modules> (make test sets them)")
+	}
+	return Kernel{Tree: "test", Flavor: "plain", Image: image,
+		Vmlinux: os.Getenv("NFTVM_TEST_VMLINUX"), Modules: os.Getenv("NFTVM_TEST_MODULES")}
+}
+
+// engine shares one store between the tests of a run, so that the image is
+// built and KVM is proved once.
+func engine(t *testing.T) *Engine {
+	t.Helper()
+	st, err := store.Open(os.Getenv("NFTVM_TEST_STORE"))
+	require.NoError(t, err)
+	return &Engine{Store: st, Accel: os.Getenv("NFTVM_TEST_ACCEL")}
+}
+
+// script writes a guest script and returns the test that runs it.
+func script(t *testing.T, body string) Test {
+	t.Helper()
+	host := filepath.Join(t.TempDir(), "test.sh")
+	require.NoError(t, os.WriteFile(host, []byte("#!/bin/bash\n"+body), 0o755))
+	const guest = "/selftests/x/test.sh"
+	return Test{Name: "x/test", Script: guest, Files: []File{{Host: host, Guest: guest}}}
+}
+
+func runTest(t *testing.T, tst Test) (Result, error) {
+	t.Helper()
+	dir := t.TempDir()
+	k := testKernel(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	res, err := engine(t).Run(ctx, k, tst, dir)
+	t.Logf("%s %q accel %s start %.2fs script %.2fs err %v", res.Verdict, res.Reason, res.Accel, res.StartSeconds, res.Seconds, err)
+	if t.Failed() || os.Getenv("NFTVM_TEST_VERBOSE") != "" {
+		if b, err := os.ReadFile(filepath.Join(dir, ConsoleFile)); err == nil {
+			t.Logf("console:\n%s", b)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, OutputFile)); err == nil {
+			t.Logf("output:\n%s", b)
+		}
+	}
+	return res, err
+}
+
+func output(t *testing.T, res Result) string {
+	t.Helper()
+	b, err := os.ReadFile(res.Log)
+	require.NoError(t, err)
+	return string(b)
+}
+
+func TestPass(t *testing.T) {
+	testKernel(t)
+	res, err := runTest(t, script(t, `
+set -eu
+uname -r
+modprobe nf_tables
+lsmod | grep -q nf_tables
+nft --version; ip -V; jq --version; ethtool --version; socat -V | head -2; conntrack -V; ping -V; tc -V
+ip link show lo | grep -q UP
+mount | sort
+test -d /sys/kernel/debug/tracing
+echo "TAP version 13"; echo "1..2"; echo "ok 1 one"; echo "ok 2 two # SKIP no reason"
+`))
+	require.NoError(t, err)
+	require.Equal(t, Pass, res.Verdict, output(t, res))
+	require.Len(t, res.Subtests, 2)
+	require.True(t, strings.Contains(output(t, res), "nftables v"))
+	require.Positive(t, res.StartSeconds)
+}
