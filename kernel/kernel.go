@@ -275,7 +275,7 @@ func (r *run) config(ctx context.Context, requests []kconfig.Request) (*store.En
 
 func (r *run) image(ctx context.Context, config *store.Entry) (*store.Entry, error) {
 	path := filepath.Join(config.Dir, kconfig.ConfigFile)
-	k := store.NewKey(kbuild.Stage).Str("format", "1").
+	k := store.NewKey(kbuild.Stage).Str("format", "2").
 		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
 	r.built.Overlay.Key(k, kbuild.Matters)
 	if err := k.File("config", path); err != nil {
@@ -308,7 +308,7 @@ func (r *run) stage(ctx context.Context, name string, fn func() (*store.Entry, e
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	e := Event{Tree: r.tree.Name, Flavor: r.flavor, Stage: name, Expected: r.expected(name)}
+	e := Event{Tree: r.tree.Name, Flavor: r.flavor, Stage: name, Expected: r.Store.Expected(r.timing(name))}
 	r.notify(e)
 	start := time.Now()
 	entry, err := fn()
@@ -316,7 +316,7 @@ func (r *run) stage(ctx context.Context, name string, fn func() (*store.Entry, e
 	if entry != nil {
 		st.Cached, st.Log = entry.Cached, entry.Log
 		if !entry.Cached {
-			r.remember(name, st.Seconds)
+			r.Store.Took(r.timing(name), st.Seconds)
 		}
 	}
 	if err != nil {
@@ -336,27 +336,7 @@ func (r *run) stage(ctx context.Context, name string, fn func() (*store.Entry, e
 	return entry, err
 }
 
-// durationFile remembers how long a stage of a cell takes.
-func (r *run) durationFile(stage string) string {
-	return filepath.Join(r.Store.Dir(), "durations", stage+"-"+r.tree.Name+"-"+r.flavor)
-}
-
-func (r *run) expected(stage string) float64 {
-	raw, err := os.ReadFile(r.durationFile(stage))
-	if err != nil {
-		return 0
-	}
-	var s float64
-	if _, err := fmt.Sscan(string(raw), &s); err != nil {
-		return 0
-	}
-	return s
-}
-
-// remember is for progress lines only: failing to is nobody's trouble.
-func (r *run) remember(stage string, seconds float64) {
-	path := r.durationFile(stage)
-	if os.MkdirAll(filepath.Dir(path), 0o755) == nil {
-		_ = os.WriteFile(path, fmt.Appendf(nil, "%.1f\n", seconds), 0o644)
-	}
+// timing is the store's name for how long a stage of this cell takes.
+func (r *run) timing(stage string) string {
+	return stage + " " + r.tree.Name + " " + r.flavor
 }
