@@ -69,9 +69,8 @@ type Builder struct {
 	// several builds run.
 	Notify func(Event)
 
-	once      sync.Once
+	mu        sync.Mutex
 	toolchain *kmake.Toolchain
-	toolErr   error
 }
 
 // Built is a built kernel, or how far it got.
@@ -178,10 +177,12 @@ func (r *run) all(ctx context.Context) error {
 	if r.built.Overlay, err = series.ReadOverlay(patched.Dir); err != nil {
 		return err
 	}
-	if r.once.Do(func() { r.toolchain, r.toolErr = kmake.DetectToolchain(ctx, r.Store.Dir()) }); r.toolErr != nil {
-		return &store.StageError{Stage: kconfig.Stage, Fault: store.Harness, Err: r.toolErr}
-	}
-	config, err := r.stage(ctx, kconfig.Stage, func() (*store.Entry, error) { return r.config(ctx, requests) })
+	config, err := r.stage(ctx, kconfig.Stage, func() (*store.Entry, error) {
+		if err := r.detect(ctx); err != nil {
+			return nil, err
+		}
+		return r.config(ctx, requests)
+	})
 	if err != nil {
 		return err
 	}
@@ -203,6 +204,18 @@ func (r *run) all(ctx context.Context) error {
 	}
 	b.Manual, b.ManualKey = manual.Dir, manual.Key
 	return nil
+}
+
+// detect looks for the toolchain, once for all builds of the Builder.
+func (b *Builder) detect(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.toolchain != nil {
+		return nil
+	}
+	tc, err := kmake.DetectToolchain(ctx, b.Store.Dir())
+	b.toolchain = tc
+	return err
 }
 
 func (r *run) patch(ctx context.Context, s *series.Series) (*store.Entry, error) {
