@@ -54,7 +54,9 @@ var (
 
 // Faults of the machine, not of the source, however the compiler puts them.
 var hostTroubleRE = regexp.MustCompile(`Killed signal|cannot allocate memory|Cannot allocate memory|virtual memory exhausted|` +
-	`Text file busy|: command not found|\S+: not found$`)
+	`Text file busy|: command not found|\S+: not found$|` +
+	// A header that a tool for the host wants: a package is missing.
+	`^(scripts|tools|certs)/\S+: fatal error: \S+: No such file or directory`)
 
 // buildError turns a failed make and its log into an error that says what is
 // wrong with the source, or with the machine.

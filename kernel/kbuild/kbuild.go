@@ -112,7 +112,7 @@ func Build(ctx context.Context, m *kmake.Make, config, dir string) error {
 			return err
 		}
 	}
-	return makeKit(ctx, m, filepath.Join(dir, Kit))
+	return makeKit(ctx, m.Obj, filepath.Join(dir, Kit))
 }
 
 // install puts the configuration in place, and leaves one alone that is the
@@ -128,26 +128,39 @@ func install(config, dst string) error {
 	return os.WriteFile(dst, want, 0o644)
 }
 
-// makeKit copies what "make M=" reads of an object directory; the selection is
+// kitRoots are where "make M=" looks in an object directory; the selection is
 // that of the kernel's own scripts/package/install-extmod-build.
-func makeKit(ctx context.Context, m *kmake.Make, dst string) error {
-	const pick = `set -e
-cd "$1"
-find . -maxdepth 1 \( -name .config -o -name Makefile -o -name Module.symvers -o -name System.map \) -print0
-find include arch/x86/include scripts tools/objtool -type f \( -path 'tools/objtool/*' ! -name objtool -o -name '*.o' -o -name '*.o.cmd' \) -prune -o -type f -print0`
-	list, err := proc.Output(ctx, proc.Cmd{Args: []string{"sh", "-c", pick, "pick", m.Obj}, Log: m.Log})
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dst, 0o755); err != nil {
-		return err
-	}
-	for _, rel := range strings.Split(strings.Trim(string(list), "\x00"), "\x00") {
-		to := filepath.Join(dst, rel)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		if err := copyFile(filepath.Join(m.Obj, rel), to); err != nil {
+var kitRoots = []string{
+	".config", "Makefile", "Module.symvers", "System.map", "include", "arch/x86/include", "scripts", "tools/objtool/objtool",
+}
+
+// makeKit copies what "make M=" reads of an object directory.
+func makeKit(ctx context.Context, obj, dst string) error {
+	for _, root := range kitRoots {
+		err := filepath.WalkDir(filepath.Join(obj, root), func(p string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) && p == filepath.Join(obj, root) {
+				return nil // this configuration or version has none
+			}
+			if err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if !d.Type().IsRegular() || strings.HasSuffix(p, ".o") || strings.HasSuffix(p, ".o.cmd") {
+				return nil
+			}
+			rel, err := filepath.Rel(obj, p)
+			if err != nil {
+				return err
+			}
+			to := filepath.Join(dst, rel)
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				return err
+			}
+			return copyFile(p, to)
+		})
+		if err != nil {
 			return err
 		}
 	}

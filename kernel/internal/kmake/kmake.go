@@ -7,7 +7,6 @@ package kmake
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -57,7 +56,10 @@ func DetectToolchain(ctx context.Context, storeDir string) (*Toolchain, error) {
 		}
 		// Paths below the store are hashed as relative ones, so that the
 		// same source in another store, tree or flavor hits.
-		tc.Env = append(tc.Env, "CCACHE_BASEDIR="+storeDir, "CCACHE_NOHASHDIR=1")
+		tc.Env = append(tc.Env, "CCACHE_BASEDIR="+storeDir, "CCACHE_NOHASHDIR=1",
+			// ccache does not hash prefix maps, which do change objects:
+			// count this up whenever prefixMaps changes.
+			"CCACHE_NAMESPACE=nftvm-1")
 	}
 	return tc, nil
 }
@@ -79,23 +81,40 @@ var leaks = []string{
 	"BUILD_DIR", "SOURCE_DATE_EPOCH", "EXTRAVERSION", "CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "GCC_COLORS",
 }
 
+// prefixMaps keep the paths of this machine out of the objects. The tree's
+// files become relative to its top, as kernel messages have them; a directory
+// by itself is ".". Of several maps that fit gcc takes the last.
+func (m *Make) prefixMaps() string {
+	maps := []string{m.Src + "=.", m.Src + "/=", m.Obj + "=."}
+	// ccache makes paths relative to where the compiler runs, before the
+	// compiler sees them: that is the object directory, or the module's in it.
+	for _, sub := range []string{"", "net/netfilter"} {
+		if rel, err := filepath.Rel(filepath.Join(m.Obj, sub), m.Src); err == nil {
+			maps = append(maps, rel+"/=")
+		}
+	}
+	for i, mp := range maps {
+		maps[i] = "-ffile-prefix-map=" + mp
+	}
+	return strings.Join(maps, " ")
+}
+
 // Run runs make with the targets and variables in args.
 func (m *Make) Run(ctx context.Context, args ...string) error {
-	// gcc takes the last map that fits: the objects' directory lies beside
-	// the source, so they do not overlap.
-	maps := fmt.Sprintf("-ffile-prefix-map=%s/= -ffile-prefix-map=%s=.", m.Src, m.Obj)
 	argv := []string{
 		"make", "-C", m.Src, "-j" + strconv.Itoa(max(m.Jobs, 1)),
 		// Messages of parallel compilers must not mix: they get quoted.
 		"-Otarget", "--no-print-directory",
-		"O=" + m.Obj, "ARCH=x86_64", "CC=" + m.Toolchain.CC, "HOSTCC=" + m.Toolchain.CC,
-		"KCFLAGS=" + maps, "KAFLAGS=" + maps,
+		"O=" + m.Obj, "CC=" + m.Toolchain.CC, "HOSTCC=" + m.Toolchain.CC,
+	}
+	env := append([]string{
+		"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
+		"ARCH=x86_64", "KCFLAGS=" + m.prefixMaps(), "KAFLAGS=" + m.prefixMaps(),
 		// Set but empty: no "+" for a tree that git finds dirty.
 		"LOCALVERSION=",
 		"KBUILD_BUILD_USER=nftvm", "KBUILD_BUILD_HOST=nftvm", "KBUILD_BUILD_VERSION=1",
 		"KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970",
-	}
-	env := append([]string{"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}, m.Toolchain.Env...)
+	}, m.Toolchain.Env...)
 	return proc.Run(ctx, proc.Cmd{
 		Args: append(argv, args...), Env: env, Unset: leaks, Log: m.Log,
 	})
