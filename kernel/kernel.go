@@ -69,9 +69,8 @@ type Builder struct {
 	// several builds run.
 	Notify func(Event)
 
-	once      sync.Once
+	mu        sync.Mutex
 	toolchain *kmake.Toolchain
-	toolErr   error
 }
 
 // Built is a built kernel, or how far it got.
@@ -178,10 +177,12 @@ func (r *run) all(ctx context.Context) error {
 	if r.built.Overlay, err = series.ReadOverlay(patched.Dir); err != nil {
 		return err
 	}
-	if r.once.Do(func() { r.toolchain, r.toolErr = kmake.DetectToolchain(ctx, r.Store.Dir()) }); r.toolErr != nil {
-		return &store.StageError{Stage: kconfig.Stage, Fault: store.Harness, Err: r.toolErr}
-	}
-	config, err := r.stage(ctx, kconfig.Stage, func() (*store.Entry, error) { return r.config(ctx, requests) })
+	config, err := r.stage(ctx, kconfig.Stage, func() (*store.Entry, error) {
+		if err := r.detect(ctx); err != nil {
+			return nil, err
+		}
+		return r.config(ctx, requests)
+	})
 	if err != nil {
 		return err
 	}
@@ -203,6 +204,18 @@ func (r *run) all(ctx context.Context) error {
 	}
 	b.Manual, b.ManualKey = manual.Dir, manual.Key
 	return nil
+}
+
+// detect looks for the toolchain, once for all builds of the Builder.
+func (b *Builder) detect(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.toolchain != nil {
+		return nil
+	}
+	tc, err := kmake.DetectToolchain(ctx, b.Store.Dir())
+	b.toolchain = tc
+	return err
 }
 
 func (r *run) patch(ctx context.Context, s *series.Series) (*store.Entry, error) {
@@ -275,7 +288,7 @@ func (r *run) config(ctx context.Context, requests []kconfig.Request) (*store.En
 
 func (r *run) image(ctx context.Context, config *store.Entry) (*store.Entry, error) {
 	path := filepath.Join(config.Dir, kconfig.ConfigFile)
-	k := store.NewKey(kbuild.Stage).Str("format", "1").
+	k := store.NewKey(kbuild.Stage).Str("format", "2").
 		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
 	r.built.Overlay.Key(k, kbuild.Matters)
 	if err := k.File("config", path); err != nil {
@@ -308,7 +321,7 @@ func (r *run) stage(ctx context.Context, name string, fn func() (*store.Entry, e
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	e := Event{Tree: r.tree.Name, Flavor: r.flavor, Stage: name, Expected: r.expected(name)}
+	e := Event{Tree: r.tree.Name, Flavor: r.flavor, Stage: name, Expected: r.Store.Expected(r.timing(name))}
 	r.notify(e)
 	start := time.Now()
 	entry, err := fn()
@@ -316,7 +329,7 @@ func (r *run) stage(ctx context.Context, name string, fn func() (*store.Entry, e
 	if entry != nil {
 		st.Cached, st.Log = entry.Cached, entry.Log
 		if !entry.Cached {
-			r.remember(name, st.Seconds)
+			r.Store.Took(r.timing(name), st.Seconds)
 		}
 	}
 	if err != nil {
@@ -336,27 +349,7 @@ func (r *run) stage(ctx context.Context, name string, fn func() (*store.Entry, e
 	return entry, err
 }
 
-// durationFile remembers how long a stage of a cell takes.
-func (r *run) durationFile(stage string) string {
-	return filepath.Join(r.Store.Dir(), "durations", stage+"-"+r.tree.Name+"-"+r.flavor)
-}
-
-func (r *run) expected(stage string) float64 {
-	raw, err := os.ReadFile(r.durationFile(stage))
-	if err != nil {
-		return 0
-	}
-	var s float64
-	if _, err := fmt.Sscan(string(raw), &s); err != nil {
-		return 0
-	}
-	return s
-}
-
-// remember is for progress lines only: failing to is nobody's trouble.
-func (r *run) remember(stage string, seconds float64) {
-	path := r.durationFile(stage)
-	if os.MkdirAll(filepath.Dir(path), 0o755) == nil {
-		_ = os.WriteFile(path, fmt.Appendf(nil, "%.1f\n", seconds), 0o644)
-	}
+// timing is the store's name for how long a stage of this cell takes.
+func (r *run) timing(stage string) string {
+	return stage + " " + r.tree.Name + " " + r.flavor
 }

@@ -55,10 +55,11 @@ func (f *Fetcher) resolveDir(ctx context.Context, t Tree) (*resolved, error) {
 	}
 	id := sha256.Sum256([]byte(t.Dir))
 	index := filepath.Join(f.Store.Dir(), "dirs", hex.EncodeToString(id[:8])+".index")
-	if err := hashFiles(ctx, t.Dir, files, readIndex(index)); err != nil {
+	known := readIndex(index)
+	if err := hashFiles(ctx, t.Dir, files, known); err != nil {
 		return nil, err
 	}
-	if err := writeIndex(index, files); err != nil {
+	if err := updateIndex(index, files, known); err != nil {
 		return nil, err
 	}
 	h := sha256.New()
@@ -250,6 +251,19 @@ func readIndex(path string) map[string]*file {
 		known[f[6]] = &file{path: f[6], size: n[0], mtime: n[1], ctime: n[2], inode: n[3], mode: fs.FileMode(n[4]), sum: f[5]}
 	}
 	return known
+}
+
+// updateIndex writes the index unless the one that is there says all already.
+func updateIndex(path string, files []*file, known map[string]*file) error {
+	same := len(known) == len(files)
+	for i := 0; same && i < len(files); i++ {
+		k := known[files[i].path]
+		same = k != nil && k.same(files[i])
+	}
+	if same {
+		return nil
+	}
+	return writeIndex(path, files)
 }
 
 func writeIndex(path string, files []*file) error {
