@@ -27,9 +27,15 @@ const (
 	proofWait = 5 * time.Second
 	// firstWait is how long the first command may take.
 	firstWait = 10 * time.Second
+	// restartWait is how long a kernel may take from the end of its panic to
+	// its restart.
+	restartWait = time.Second
 	// earlyWait bounds the second boot of a kernel that said nothing.
 	earlyWait = 15 * time.Second
 )
+
+// panicEnd is in the last line of a kernel that panicked and stays.
+const panicEnd = "---[ end Kernel panic"
 
 // boot starts a machine and brings it to its first answered command.
 func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machine, error) {
@@ -41,7 +47,7 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 	if err != nil {
 		return nil, err
 	}
-	o := qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs}
+	o := qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs, Append: e.kargs}
 	if k.Vmlinux != "" {
 		o.Kernel = k.Vmlinux
 	}
@@ -61,14 +67,14 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 	switch e.Accel {
 	case string(qemu.KVM), string(qemu.TCG):
 		o.Accel = qemu.Accel(e.Accel)
-		return e.bootOnce(ctx, k, o, dir, helloWait*time.Duration(scale(o.Accel, k.Flavor)))
+		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	case "", "auto":
 	default:
 		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("unknown accelerator %q; known: kvm, tcg", e.Accel)}
 	}
 	if !host.KVM {
 		o.Accel = qemu.TCG
-		return e.bootOnce(ctx, k, o, dir, helloWait*time.Duration(scale(o.Accel, k.Flavor)))
+		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	}
 	if o.Accel = e.knownAccel(host); o.Accel == "" {
 		// One boot finds out; the others wait for its answer.
@@ -77,7 +83,7 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 		o.Accel = e.knownAccel(host)
 	}
 	if o.Accel != "" {
-		return e.bootOnce(ctx, k, o, dir, helloWait*time.Duration(scale(o.Accel, k.Flavor)))
+		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	}
 	return e.prove(ctx, k, o, dir)
 }
@@ -94,7 +100,7 @@ func (e *Engine) prove(ctx context.Context, k Kernel, o qemu.Options, dir string
 		return nil, err
 	}
 	o.Accel = qemu.TCG
-	m, err = e.bootOnce(ctx, k, o, dir, helloWait*time.Duration(scale(o.Accel, k.Flavor)))
+	m, err = e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	if err != nil {
 		// It is the kernel that does not boot; of KVM nothing was learnt.
 		return nil, err
@@ -182,14 +188,20 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 func (m *machine) hello(ctx context.Context, wait time.Duration) (hello helloInfo, err error) {
 	hctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	// A panic before the kernel has read panic=-1 leaves it standing there.
+	stands := m.console.Seen(panicEnd)
 	go func() {
-		// A machine that ends takes its channel with it, but QEMU may
-		// keep the socket open for a moment while it dies.
 		select {
 		case <-m.vm.Done():
-			m.client.Close()
+		case <-stands:
+			select { // unless it restarts after all
+			case <-m.vm.Done():
+			case <-time.After(restartWait):
+			}
 		case <-hctx.Done():
+			return
 		}
+		m.client.Close()
 	}()
 	h, err := m.client.Hello(hctx)
 	if err != nil {
@@ -213,7 +225,7 @@ func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cau
 		m.close()
 		return context.Cause(ctx)
 	}
-	if errors.Is(cause, agent.ErrClosed) {
+	if errors.Is(cause, agent.ErrClosed) && !strings.Contains(m.console.Text(), panicEnd) {
 		m.settle()
 	}
 	ended := false
@@ -236,7 +248,8 @@ func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cau
 	case ended && exit.Kind == qemu.Died, garbled && !ended:
 		return fault
 	}
-	be := &BootError{Console: m.console.f.Name()}
+	said := strings.TrimSpace(m.console.Text()) != ""
+	be := &BootError{Console: m.console.f.Name(), Tail: m.console.Tail(tailLines)}
 	switch {
 	case ended:
 		be.Why = "the kernel stopped before init said hello"
@@ -244,17 +257,15 @@ func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cau
 		be.Why = fmt.Sprintf("no hello from init within %v (%s)", wait, o.Accel)
 		fmt.Fprintf(m.console, "\n[nftvm: registers at the deadline]\n%s\n", registers)
 	}
-	if strings.TrimSpace(m.console.Text()) == "" || ended && !hasText(m.console) {
+	if !said {
 		e.bootAloud(ctx, o, m.console)
+		be.Tail = m.console.Tail(tailLines)
 	}
 	if s := splat.Find(m.console.Text()); len(s) > 0 {
 		be.Why += ": " + s[0].Title
 	}
-	be.Tail = m.console.Tail(tailLines)
 	return store.KernelFault(be)
 }
-
-func hasText(c *capped) bool { return strings.TrimSpace(c.Text()) != "" }
 
 // bootAloud boots once more with the early console, for a kernel that ended
 // before it had any other to speak on.
@@ -274,6 +285,7 @@ func (e *Engine) bootAloud(ctx context.Context, o qemu.Options, console *capped)
 	defer cancel()
 	select {
 	case <-vm.Done():
+	case <-console.Seen(panicEnd):
 	case <-ectx.Done():
 	}
 }

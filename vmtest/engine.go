@@ -37,6 +37,10 @@ type Engine struct {
 	// Memory of a guest in MiB; 0 is 256, and twice that for debug kernels.
 	Memory int
 
+	// boots is helloWait and kargs are kernel parameters, both for tests.
+	boots time.Duration
+	kargs []string
+
 	mu      sync.Mutex
 	host    *qemu.Host
 	proving sync.Mutex // held by the one boot that finds out about KVM
@@ -81,6 +85,14 @@ func scale(accel qemu.Accel, flavor string) int {
 		n *= 4
 	}
 	return n
+}
+
+func (e *Engine) helloWait(accel qemu.Accel, flavor string) time.Duration {
+	d := e.boots
+	if d == 0 {
+		d = helloWait
+	}
+	return d * time.Duration(scale(accel, flavor))
 }
 
 // Run boots a machine of its own for the test, delivers what it needs, runs

@@ -90,3 +90,21 @@ echo "TAP version 13"; echo "1..2"; echo "ok 1 one"; echo "ok 2 two # SKIP no re
 	require.True(t, strings.Contains(output(t, res), "nftables v"))
 	require.Positive(t, res.StartSeconds)
 }
+
+// TestClock wants timers finer than a tick and a clock that runs as ours does.
+func TestClock(t *testing.T) {
+	testKernel(t)
+	for _, cpus := range []int{1, 2} {
+		tst := script(t, `
+nproc; cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+s=$(date +%s%N); for i in $(seq 50); do sleep 0.001; done; e=$(date +%s%N)
+echo "50 sleeps: $(((e - s) / 1000)) us"
+ping -q -c 100 -i 0.002 127.0.0.1 | tail -2
+s=$(cut -d" " -f1 /proc/uptime); sleep 2; e=$(cut -d" " -f1 /proc/uptime); echo "$s $e"
+`)
+		tst.VCPUs = cpus
+		res, err := runTest(t, tst)
+		require.NoError(t, err)
+		t.Log(output(t, res))
+	}
+}

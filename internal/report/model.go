@@ -118,10 +118,10 @@ type Splat struct {
 // Ledger is what the simulated hardware says after a test: entries and
 // bindings left, and calls that came too late or had to be cleaned up.
 type Ledger struct {
-	Entries int `json:"entries"`
-	Bound   int `json:"bound"`
-	Stale   int `json:"stale"`
-	Purged  int `json:"purged"`
+	Entries int64 `json:"entries"`
+	Bound   int64 `json:"bound"`
+	Stale   int64 `json:"stale"`
+	Purged  int64 `json:"purged"`
 }
 
 // Bad says whether a verdict makes a run red.

@@ -46,11 +46,9 @@ var packages = []struct {
 	{"jq", false, "jq"},
 	{"udev", false, "udevadm"},
 	{"iproute2", true, "devlink nstat"},
-	{"tcpdump", true, "tcpdump"},
 	{"iperf3", true, "iperf3"},
 	{"netcat-openbsd", true, "nc"},
 	{"gawk", true, "gawk"},
-	{"strace", true, "strace"},
 }
 
 func tools() []tool {

@@ -32,7 +32,7 @@ type microvm struct{ accel Accel }
 
 func (m microvm) args(func(*os.File) string) []string {
 	return []string{"-machine", "microvm,acpi=off,pic=on,pit=on,rtc=on,isa-serial=on",
-		"-accel", string(m.accel), "-cpu", m.accel.cpu()}
+		"-accel", m.accel.arg(), "-cpu", m.accel.cpu()}
 }
 
 // reboot=t: without ACPI and a keyboard controller a triple fault is the only
@@ -71,12 +71,31 @@ func (c kernelConsole) args(fd func(*os.File) string) []string {
 }
 func (kernelConsole) kargs() []string { return []string{"console=hvc0"} }
 
-// quietBoot keeps the boot's small talk off the console, which costs time;
-// warnings and worse come through, and init turns all of it on.
-type quietBoot struct{}
+// steadyClock gives a guest under TCG the clock that it cannot calibrate
+// itself: this machine has neither HPET nor PM timer, and without the counter
+// the guest falls back to jiffies, with sleeps of four milliseconds at least.
+type steadyClock struct {
+	accel Accel
+	cpus  int
+}
 
-func (quietBoot) args(func(*os.File) string) []string { return nil }
-func (quietBoot) kargs() []string                     { return []string{"loglevel=5"} }
+func (steadyClock) args(func(*os.File) string) []string { return nil }
+func (c steadyClock) kargs() []string {
+	if c.accel != TCG {
+		return nil // kvm-clock
+	}
+	var k []string
+	if khz := tscKHz(); khz > 0 {
+		k = append(k, "tsc=reliable", "tsc_early_khz="+strconv.Itoa(khz))
+	}
+	if c.cpus == 1 {
+		// Calibrating the local APIC's timer takes a fifth of a second,
+		// and fails on a busy host: then the PIT is used, as it is here
+		// from the start. With more processors each needs its own.
+		k = append(k, "noapictimer")
+	}
+	return k
+}
 
 // earlyConsole shows what happens before the virtio console is up, one
 // emulated port access per character: for a kernel that said nothing else.
@@ -85,7 +104,7 @@ type earlyConsole struct{ conn *os.File }
 func (c earlyConsole) args(fd func(*os.File) string) []string {
 	return []string{"-chardev", "socket,id=early,fd=" + fd(c.conn), "-serial", "chardev:early"}
 }
-func (earlyConsole) kargs() []string { return []string{"earlyprintk=ttyS0", "loglevel=8"} }
+func (earlyConsole) kargs() []string { return []string{"earlyprintk=ttyS0"} }
 
 // agentPort is the channel to the guest's init.
 type agentPort struct{ conn *os.File }

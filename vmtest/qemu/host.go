@@ -21,6 +21,15 @@ const (
 	TCG Accel = "tcg"
 )
 
+// arg is the -accel option. TCG would set half the host's memory aside for
+// translated code; a guest of ours fills a tenth of this.
+func (a Accel) arg() string {
+	if a == TCG {
+		return "tcg,tb-size=128"
+	}
+	return string(a)
+}
+
 func (a Accel) cpu() string {
 	if a == KVM {
 		return "host"

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -167,15 +168,13 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 	theirs = append(theirs, listener)
 
 	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs},
-		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, kernelConsole{console}, agentPort{agent}, monitor{listener}}
+		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs}, kernelConsole{console}, agentPort{agent}, monitor{listener}}
 	var early net.Conn
 	if o.EarlyConsole {
 		if early, err = pair(consoleBuffer); err != nil {
 			return err
 		}
 		devices = append(devices, earlyConsole{theirs[len(theirs)-1]})
-	} else {
-		devices = append(devices, quietBoot{})
 	}
 	if o.Host.Sandbox {
 		devices = append(devices, sandbox{})
@@ -300,13 +299,17 @@ func (v *VM) wait(stderr *tail) {
 	if err != nil {
 		status = err.Error()
 	}
+	byKill := false
+	if ws, ok := v.cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
+		byKill = v.killed && ws.Signaled() && ws.Signal() == syscall.SIGKILL
+	}
 	v.exit = Exit{Status: status, Stderr: strings.TrimSpace(stderr.String())}
 	switch {
 	case v.shutdown == "guest-reset" || v.shutdown == "guest-panic":
 		v.exit.Kind = Reset
 	case v.shutdown == "guest-shutdown":
 		v.exit.Kind = Shutdown
-	case v.killed:
+	case byKill:
 		v.exit.Kind = Killed
 	default:
 		v.exit.Kind = Died
@@ -367,8 +370,19 @@ func (v *VM) SysRq(key byte) error {
 // Registers asks QEMU for the registers of all processors: what is left to
 // know of a guest that answers nothing.
 func (v *VM) Registers(ctx context.Context) (string, error) {
-	return v.monitorCommand(ctx, "info registers -a")
+	text, err := v.monitorCommand(ctx, "info registers -a")
+	var keep []string
+	for _, l := range strings.Split(text, "\n") {
+		// The floating point and vector registers are many and say little.
+		if vectorLine.MatchString(l) {
+			continue
+		}
+		keep = append(keep, l)
+	}
+	return strings.Join(keep, "\n"), err
 }
+
+var vectorLine = regexp.MustCompile(`^(?:FCW|FPR|[XYZ]MM|Opmask)`)
 
 func (v *VM) monitorCommand(ctx context.Context, line string) (string, error) {
 	cmd, err := json.Marshal(map[string]any{

@@ -27,6 +27,9 @@ func Main() {
 		os.Exit(2)
 	}
 	notes := setup()
+	if hasWord(readTrimmed("/proc/cmdline"), "nftvm.shell") {
+		shell()
+	}
 	fd, err := openPort(wire.PortName, portWait)
 	if err != nil {
 		die("no agent port: " + err.Error())

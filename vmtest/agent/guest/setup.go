@@ -75,8 +75,7 @@ func setup() (notes []string) {
 	}
 	note("hostname", syscall.Sethostname([]byte("nftvm")))
 	note("lo", loopbackUp())
-	// Boot is quiet for speed; from here on the console shows everything,
-	// because it is where splats are looked for.
+	// The console is where splats are looked for, so it shows everything.
 	note("printk", writeFile("/proc/sys/kernel/printk", "8"))
 	return notes
 }
