@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,7 +38,8 @@ const (
 
 // Store is one cache directory. Any number of processes may use it at once.
 type Store struct {
-	dir string
+	dir    string
+	timing sync.Mutex
 }
 
 // Open uses dir, or $NFTVM_STORE, or nftvm in the user's cache directory, and
