@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -179,7 +180,9 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("booted kernel %s, expected %s: %s is stale", hello.Release, k.Release, o.Kernel)}
 	}
 	if err == nil {
-		return m, nil
+		if err = m.bootLog(ctx); err == nil {
+			return m, nil
+		}
 	}
 	return nil, e.bootFailed(ctx, m, o, err, wait)
 }
@@ -215,6 +218,36 @@ func (m *machine) hello(ctx context.Context, wait time.Duration) (hello helloInf
 	m.startSeconds = time.Since(m.vm.Started).Seconds()
 	return helloInfo{Release: h.Release}, nil
 }
+
+// bootLog puts the kernel's whole boot log into the console's. The virtio
+// console comes up late in a boot, and the driver drops what the kernel then
+// replays to it (hvc has no port to write to before hvc_alloc returns); a
+// warning in those lines must not be lost.
+func (m *machine) bootLog(ctx context.Context) error {
+	lctx, cancel := context.WithTimeout(ctx, firstWait)
+	defer cancel()
+	const mark = "nftvm: init is ready"
+	seen := m.console.Seen(mark)
+	if err := m.client.Mark(lctx, mark); err != nil {
+		return err
+	}
+	var log strings.Builder
+	if err := m.client.Dmesg(lctx, &log, consoleCap/2); err != nil {
+		return err
+	}
+	select {
+	case <-seen:
+		m.console.Rebase(mark, level.ReplaceAllString(log.String(), ""))
+		return nil
+	case <-m.vm.Done():
+		return agent.ErrClosed
+	case <-lctx.Done():
+		return fmt.Errorf("waiting for the console to show %q: %w", mark, context.Cause(lctx))
+	}
+}
+
+// level is what the kernel's buffer puts before a line.
+var level = regexp.MustCompile(`(?m)^<\d+>`)
 
 type helloInfo struct{ Release string }
 

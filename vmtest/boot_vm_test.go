@@ -33,6 +33,7 @@ func TestBootFails(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		image func(t *testing.T) string
+		boots time.Duration
 		kargs []string
 		why   string
 		tail  string
@@ -54,13 +55,13 @@ func TestBootFails(t *testing.T) {
 				}
 			}
 			return archive(t, append(records, cpio.StaticFile("init", "#!/bin/bash\nwhile :; do sleep 100; done\n", 0o755))...)
-		}, why: "no hello from init within"},
-		{name: "before the console", kargs: []string{"mem=12M"}, why: "Cannot find place for new RAMDISK", tail: "not syncing"},
+		}, boots: time.Second, why: "no hello from init within"},
+		{name: "before the console", boots: time.Second, kargs: []string{"mem=12M"}, why: "Cannot find place for new RAMDISK", tail: "not syncing"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := engine(t)
 			e.Accel = "tcg"
-			e.boots = 4 * time.Second
+			e.boots = tc.boots
 			if tc.image != nil {
 				e.Image = tc.image(t)
 			}

@@ -50,7 +50,7 @@ func newCapped(path string, limit int) (*capped, error) {
 func (c *capped) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := min(len(b), c.left)
+	n := min(len(b), max(c.left, 0))
 	from := max(0, c.buf.Len()-256)
 	c.buf.Write(b[:n])
 	c.left -= n
@@ -81,6 +81,36 @@ func (c *capped) Seen(text string) <-chan struct{} {
 	ch := make(chan struct{})
 	c.watch[text] = ch
 	return ch
+}
+
+// Rebase puts text in the place of everything up to the line that has mark,
+// which must have been seen, that line included.
+func (c *capped) Rebase(mark, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.buf.Bytes()
+	at := bytes.Index(old, []byte(mark))
+	if at < 0 {
+		return
+	}
+	end := len(old)
+	if nl := bytes.IndexByte(old[at:], '\n'); nl >= 0 {
+		end = at + nl + 1
+	}
+	c.left += end - len(text)
+	var buf bytes.Buffer
+	buf.WriteString(text)
+	buf.Write(old[end:])
+	c.buf = buf
+	if c.err == nil {
+		c.err = c.f.Truncate(0)
+	}
+	if c.err == nil {
+		_, c.err = c.f.WriteAt(buf.Bytes(), 0)
+	}
+	if c.err == nil {
+		_, c.err = c.f.Seek(int64(buf.Len()), io.SeekStart)
+	}
 }
 
 // Text is everything that was kept: the beginning up to the cap, and the end.

@@ -148,13 +148,16 @@ func (m *machine) close() {
 	})
 }
 
+// manualDir is where a guest finds the modules that were built by hand.
+const manualDir = "/lib/nftvm/manual"
+
 // payload is what the guest gets after its hello: the same for a machine that
 // was booted and for one that was restored.
 func payload(k Kernel, t Test) ([]agent.File, error) {
 	var files []agent.File
 	for _, tree := range []struct{ host, guest string }{
 		{k.Modules, "/"},
-		{k.Manual, "/lib/nftvm/manual"},
+		{k.Manual, manualDir},
 	} {
 		if tree.host == "" {
 			continue
