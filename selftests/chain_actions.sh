@@ -351,6 +351,14 @@ t_vlan_tagged()
 	flush_wire
 	expect_hw_only vlan r 'vlan=0x8100:0x0005/' $((20 + ${#udp} / 2))
 	expect_hw 'vlan=0x8100:0x0006/' 0
+
+	# In software that is the inner of two tags.
+	udp=$(hex_udp 9 "$(hex_tag $t.meta)")
+	start 'meta protocol vlan counter drop comment "r"' 1
+	send_raw $N 0800 "$(hex_ip4 17 0 $udp)" 81000005
+	flush_wire
+	expect_hw 'vlan=0x8100:' 0
+	expect_seen meta $N
 }
 
 # What hardware counted is reported once, however often it is asked for.

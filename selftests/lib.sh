@@ -451,7 +451,7 @@ tap_count()
 		case $piece in
 		*"<$2>")	n=$((n + 1)) ;;
 		esac
-	done < <(tr -d '\0' < "$TMP/tap.$1")
+	done < "$TMP/tap.$1"
 	echo $n
 }
 
