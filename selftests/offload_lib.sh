@@ -2,21 +2,22 @@
 # shellcheck shell=bash
 #
 # Helpers for the module under test, on top of lib.sh: its sysctl, its listing,
-# and the ruleset without counters.
+# the ruleset without counters, and packets without end.
 
 SYSCTL=net.netfilter.nf_flow_offload
+SYSCTL_FILE=/proc/sys/${SYSCTL//.//}
 PROC=/proc/net/nft_offload
 
-# offload 0|1, in the SUT's netns
+# offload 0|1
 offload()
 {
-	sut sysctl -qw "$SYSCTL=$1" || fail "cannot set $SYSCTL to $1"
+	echo "$1" > "$SYSCTL_FILE" || fail "cannot set $SYSCTL to $1"
 }
 
 need_offload()
 {
 	modprobe -q nft_offload
-	sut test -e $PROC ||
+	test -e $PROC ||
 		ktap_bail "no $PROC: nft_offload.ko is not loaded, see dmesg"
 }
 
@@ -24,37 +25,60 @@ need_offload()
 load()
 {
 	{ echo "flush ruleset"; cat; } > "$TMP/rules"
-	sut nft -f "$TMP/rules" 2> "$TMP/nft.err" ||
+	nft -f "$TMP/rules" 2> "$TMP/nft.err" ||
 		fail "nft -f: $(cat "$TMP/nft.err")"
 }
 
-# nft_do COMMAND...: changes the SUT's ruleset
+# nft_do COMMAND...: changes the ruleset
 nft_do()
 {
-	sut nft "$@" 2> "$TMP/nft.err" || fail "nft $*: $(cat "$TMP/nft.err")"
+	nft "$@" 2> "$TMP/nft.err" || fail "nft $*: $(cat "$TMP/nft.err")"
 }
 
 # The ruleset as text, handles included, counters not.
 ruleset()
 {
-	sut nft -s -a list ruleset
+	nft -s -a list ruleset
 }
 
-# handle COMMENT: of the SUT's rule with it
+# _place COMMENT: "TABLE CHAIN HANDLE" of the rule with it
+_place()
+{
+	local line table chain
+
+	while read -r line; do
+		case $line in
+		"table netdev "*)
+			line=${line#table netdev }
+			table=${line%% *} ;;
+		"chain "*)
+			line=${line#chain }
+			chain=${line%% *} ;;
+		*" comment \"$1\" # handle "*)
+			echo "$table $chain ${line##* }" ;;
+		esac
+	done < <(nft -a list ruleset)
+}
+
+# handle COMMENT: of the rule with it
 handle()
 {
-	sut nft -j -a list ruleset | jq --arg c "$1" \
-		'.nftables[].rule | select(. and .comment == $c) | .handle'
+	local place
+
+	place=$(_place "$1")
+	echo "${place##* }"
 }
 
 # listed COMMENT [DEV]: the rule's line in /proc/net/nft_offload
 listed()
 {
-	local h dev=${2:-sut0}
+	local place line
 
-	h=$(handle "$1")
+	place=$(_place "$1")
 	# Reading it also waits for a device that could not be bound at once.
-	sut awk -v h="$h" -v dev="$dev" '$3 == h && $4 == dev' $PROC
+	while read -r line; do
+		[[ "$line" != "$place ${2:-sut0} "* ]] || echo "$line"
+	done < $PROC
 }
 
 # state COMMENT [DEV]: hardware, software, failed, or nothing
@@ -94,10 +118,21 @@ listed_packets()
 	listed "$1" | cut -d' ' -f7
 }
 
+# hw_list REGEX: what it captures in the lines of sut0's table, in their order
+hw_list()
+{
+	local line list=
+
+	while read -r line; do
+		[[ ! "$line" =~ $1 ]] || list+="${BASH_REMATCH[1]} "
+	done < "$HW0/table"
+	echo "$list"
+}
+
 # expect_entries WANTED [PORT]
 expect_entries()
 {
-	sut cat $PROC > /dev/null	# waits for pending work
+	cat $PROC > /dev/null	# waits for pending work
 	expect "entries in hardware" "$(hw_stat entries "${2:-0}")" "$1"
 }
 
@@ -109,33 +144,57 @@ expect_ledger_empty()
 	expect "ledger: purged entries" "$(ledger purged)" 0
 }
 
-# Packets all over the place until flood_stop; how many is in $TMP/flood.TAG.
-# flood PORT TAG
-flood()
+# sut1, which a test has moved to the far end's namespace, comes home
+move_back()
 {
-	# shellcheck disable=SC2016
-	far bash -c '
-		exec 3<> "/dev/udp/$0/$1" || exit 1
-		trap "stop=1" TERM
-		for ((i = 0; !stop; i++)); do
-			printf "%s:%06d;\n" "$2" $i >&3
-			((i % 16)) || echo $i > "$3.now"
-		done
-		echo $i > "$3"
-	' "$SUT_IP" "$1" "$2" "$TMP/flood.$2" &
-	_flood_pid=$!
-	_flood_tag=$2
-	wait_until test -s "$TMP/flood.$2.now" || fail "no packets are sent"
+	far "ip link set sut1 netns $$" || fail "cannot move sut1 back"
+	ip link set sut1 up
+	neighbours > "$TMP/neigh.ip"
+	ip addr add 198.51.100.2/24 dev sut1 && ip -force -batch "$TMP/neigh.ip"
+	ethtool -K sut1 hw-tc-offload on
+	wait_until carrier_up 1 || fail "no carrier on sut1"
 }
 
-flood_sent()
+# expect_seen TAG PACKETS: by the tap of sut0, which is before any hook
+expect_seen()
 {
-	cat "$TMP/flood.$_flood_tag.now"
+	expect "packets $1 that the host saw" "$(tap_count sut0 "${t:?}.$1")" "$2"
+}
+
+# send PORT TAG: $N datagrams
+send()
+{
+	send_udp "$N" "$1" "$t.$2"
+}
+
+# Runs in the far end's shell.
+_flood()
+{
+	local i stop=
+
+	exec 3<> "/dev/udp/$1/$2" || exit 1
+	trap 'stop=1' TERM
+	for ((i = 0; !stop; i++)); do
+		printf 'flood;' >&3
+		((i % 16)) || echo $i > "$3"
+	done
+	echo $i > "$3"
+}
+
+# flood PORT: datagrams without end, until flood_stop
+flood()
+{
+	rm -f "$TMP/flood"
+	far "$(declare -f _flood); _flood $SUT_IP $1 $TMP/flood > /dev/null 2>&1 &"
+	wait_until test -s "$TMP/flood" || fail "no packets are sent"
 }
 
 _flood_beyond()
 {
-	[ "$(flood_sent)" -gt "$1" ]
+	local now
+
+	now=$(< "$TMP/flood")
+	[ "${now:-0}" -gt "$1" ]
 }
 
 # flood_more COUNT: until that many packets more are sent
@@ -143,15 +202,14 @@ flood_more()
 {
 	local now
 
-	now=$(flood_sent)
-	wait_until _flood_beyond $((now + $1)) || fail "the flood has stopped"
+	now=$(< "$TMP/flood")
+	wait_until _flood_beyond $((${now:-0} + $1)) || fail "the flood has stopped"
 }
 
 # flood_stop: prints the number of packets
 flood_stop()
 {
-	# ip netns exec has become the shell
-	kill -TERM $_flood_pid
-	wait $_flood_pid 2> /dev/null
-	cat "$TMP/flood.$_flood_tag"
+	# shellcheck disable=SC2016
+	far 'kill -TERM %_flood; wait %_flood' > /dev/null 2>&1
+	cat "$TMP/flood"
 }
