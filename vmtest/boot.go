@@ -163,7 +163,7 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 	if err != nil {
 		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
-	o.Console = console
+	o.Console = withoutCR{console}
 	vm, err := qemu.Start(ctx, o)
 	if err != nil {
 		console.Close()
@@ -304,7 +304,7 @@ func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cau
 // before it had any other to speak on.
 func (e *Engine) bootAloud(ctx context.Context, o qemu.Options, console *capped) {
 	o.EarlyConsole = true
-	o.Console = console
+	o.Console = withoutCR{console}
 	fmt.Fprintf(console, "[nftvm: the console said nothing; the same boot with earlyprintk follows]\n")
 	vm, err := qemu.Start(ctx, o)
 	if err != nil {

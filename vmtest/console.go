@@ -113,6 +113,16 @@ func (c *capped) Rebase(mark, text string) {
 	}
 }
 
+// withoutCR drops the carriage returns that a console puts before newlines.
+type withoutCR struct{ w io.Writer }
+
+func (c withoutCR) Write(b []byte) (int, error) {
+	if _, err := c.w.Write(bytes.ReplaceAll(b, []byte("\r"), nil)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
 // Text is everything that was kept: the beginning up to the cap, and the end.
 func (c *capped) Text() string {
 	c.mu.Lock()
@@ -141,9 +151,6 @@ func lastLines(text string, n int) []string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if len(lines) == 1 && lines[0] == "" {
 		return nil
-	}
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], "\r")
 	}
 	return lines[max(0, len(lines)-n):]
 }

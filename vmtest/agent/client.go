@@ -222,6 +222,7 @@ func (c *Client) send(ctx context.Context, f *wire.Frame) error {
 	if _, err := c.conn.Write(buf); err != nil {
 		// Part of a frame may be out: nothing can follow it.
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = context.DeadlineExceeded
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
