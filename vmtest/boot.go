@@ -166,7 +166,7 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 	o.Console = withoutCR{console}
 	vm, err := qemu.Start(ctx, o)
 	if err != nil {
-		console.Close()
+		_ = console.Close()
 		return nil, &InfraError{Kind: KindStart, Err: err, Console: path, Tail: console.Tail(tailLines)}
 	}
 	m := &machine{vm: vm, client: agent.NewClient(vm.Agent), console: console, accel: o.Accel}
@@ -253,7 +253,7 @@ type helloInfo struct{ Release string }
 
 // bootFailed says whose fault it is that there is no hello.
 func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cause error, wait time.Duration) error {
-	defer m.console.Close()
+	defer func() { _ = m.console.Close() }()
 	if ctx.Err() != nil {
 		m.close()
 		return context.Cause(ctx)

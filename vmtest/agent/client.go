@@ -67,9 +67,9 @@ func NewClient(conn net.Conn) *Client {
 }
 
 // Close ends the channel; whoever waits gets ErrClosed.
-func (c *Client) Close() error {
+func (c *Client) Close() {
 	c.fail(ErrClosed)
-	return c.conn.Close()
+	_ = c.conn.Close() // nothing is buffered here that could be lost
 }
 
 // Dead is closed when the channel has ended; Err then says why.

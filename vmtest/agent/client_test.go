@@ -20,7 +20,7 @@ func guest(t *testing.T) (*Client, net.Conn) {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	c := NewClient(ours)
-	t.Cleanup(func() { c.Close(); theirs.Close() })
+	t.Cleanup(func() { c.Close(); _ = theirs.Close() })
 	return c, theirs
 }
 
@@ -45,7 +45,7 @@ func TestEveryWaitEndsAndSaysWhatItWaitedFor(t *testing.T) {
 	require.ErrorContains(t, err, "the agent's hello")
 
 	// A guest that takes a request and never answers.
-	go io.Copy(io.Discard, conn)
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
 	_, err = c.Probe(short(t))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "answer to probe")
@@ -113,7 +113,7 @@ func TestClosedChannel(t *testing.T) {
 	c, conn := guest(t)
 	go func() {
 		_, _ = wire.Read(conn)
-		conn.Close()
+		_ = conn.Close()
 	}()
 	_, err := c.Probe(t.Context())
 	require.ErrorIs(t, err, ErrClosed)
@@ -133,7 +133,7 @@ func FuzzClient(f *testing.F) {
 		go func() {
 			_, _ = wire.Read(theirs)
 			_, _ = theirs.Write(b)
-			theirs.Close()
+			_ = theirs.Close()
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
