@@ -241,8 +241,9 @@ func (r *Run) test(ctx context.Context, built *kernel.Built, cell *report.Cell) 
 		cell.Stages = append(cell.Stages, r.imageStage,
 			report.Stage{Name: "boot", Seconds: boot},
 			report.Stage{Name: "test", Seconds: time.Since(start).Seconds()})
-		if ctx.Err() == nil {
-			cell.Judge()
+		cell.Judge()
+		if ctx.Err() != nil && cell.Verdict != report.Fail {
+			cell.Verdict, cell.Reason = report.Skip, "interrupted"
 		}
 	})
 }

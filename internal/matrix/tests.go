@@ -67,7 +67,7 @@ func LoadSpecs(configs, selftests string) ([]Spec, error) {
 	for _, sc := range scripts {
 		base := strings.TrimSuffix(filepath.Base(sc), ".sh")
 		name := ourSuite + "/" + base
-		if base == "lib" || slices.ContainsFunc(specs, func(s Spec) bool { return s.Name == name }) {
+		if base == "lib" || strings.HasSuffix(base, "_lib") || slices.ContainsFunc(specs, func(s Spec) bool { return s.Name == name }) {
 			continue
 		}
 		specs = append(specs, Spec{Name: name})

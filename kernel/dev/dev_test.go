@@ -304,3 +304,28 @@ func TestExportRefuses(t *testing.T) {
 	b.dir = t.TempDir()
 	refused("was not made by nftvm dev")
 }
+
+// Whatever goes wrong between commits and files, it is not written.
+func TestExportIsProved(t *testing.T) {
+	b := newBench(t)
+	b.open()
+	m, err := readMeta(b.dir)
+	require.NoError(t, err)
+	s, err := series.Load(b.patches)
+	require.NoError(t, err)
+	g := &git{dir: b.dir, log: io.Discard}
+	commits, err := list(t.Context(), g, m)
+	require.NoError(t, err)
+	require.NoError(t, fill(t.Context(), g, commits, s))
+	require.NoError(t, prove(t.Context(), g, m, commits))
+
+	good := commits[1].content
+	commits[1].content = []byte(strings.Replace(string(good), "+three", "+thre", 1))
+	require.ErrorContains(t, prove(t.Context(), g, m, commits), "would make another net/b.c")
+	commits[1].content = []byte(strings.ReplaceAll(string(good), "net/b.c", "net/nowhere.c"))
+	require.ErrorContains(t, prove(t.Context(), g, m, commits), "would not apply")
+	commits[1].content = good
+	require.ErrorContains(t, prove(t.Context(), g, m, commits[1:]), "would not change net/a.c")
+	commits[0].content = append(commits[0].content, "diff --git a/x b/x\nnew file mode 100644\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+x\n"...)
+	require.ErrorContains(t, prove(t.Context(), g, m, commits), "would change x, the commits do not")
+}

@@ -382,8 +382,11 @@ func prove(ctx context.Context, g *git, m *meta, commits []*commit) error {
 			continue
 		}
 		blob, err := g.raw(ctx, "cat-file", "blob", "HEAD:"+f.Path)
-		if err != nil || sum(blob) != f.SHA256 {
-			return fmt.Errorf("the exported series would make another %s than the commits (%v)", f.Path, err)
+		if err != nil {
+			return err
+		}
+		if sum(blob) != f.SHA256 {
+			return fmt.Errorf("the exported series would make another %s than the commits", f.Path)
 		}
 	}
 	for p := range want {

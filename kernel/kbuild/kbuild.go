@@ -76,9 +76,13 @@ func Build(ctx context.Context, m *kmake.Make, config, dir string) error {
 	if err != nil {
 		return err
 	}
-	if before, err := os.ReadFile(config); err != nil || !bytes.Equal(before, after) {
-		return fmt.Errorf("the build changed the configuration it was given (%v); compare %s with %s",
-			err, config, filepath.Join(m.Obj, kconfig.ConfigFile))
+	before, err := os.ReadFile(config)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(before, after) {
+		return fmt.Errorf("the build changed the configuration it was given; compare %s with %s",
+			config, filepath.Join(m.Obj, kconfig.ConfigFile))
 	}
 
 	mods := filepath.Join(dir, Modules)

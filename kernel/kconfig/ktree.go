@@ -127,7 +127,7 @@ func (t *KTree) parse(file, content string) {
 			flush()
 			inMenu = false
 		case "depends":
-			cond := strings.TrimSpace(strings.TrimPrefix(rest, "on"))
+			cond := strings.Join(strings.Fields(strings.TrimPrefix(rest, "on")), " ")
 			if c, when, ok := strings.Cut(cond, " if "); ok {
 				cond = "!(" + when + ") || (" + c + ")"
 			}
@@ -151,6 +151,17 @@ func (t *KTree) parse(file, content string) {
 		}
 	}
 	flush()
+}
+
+// all is the conjunction of the conditions, as Kconfig would write it.
+func (d Definition) all() string {
+	terms := make([]string, len(d.Depends))
+	for i, t := range d.Depends {
+		if terms[i] = t; len(d.Depends) > 1 && len(splitTop(t, "||")) > 1 {
+			terms[i] = "(" + t + ")"
+		}
+	}
+	return strings.Join(terms, " && ")
 }
 
 // missing are the conditions of a definition that a configuration does not

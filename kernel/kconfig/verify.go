@@ -130,7 +130,7 @@ func (l *Loss) explain(tree *KTree, got Values) {
 	for i, d := range defs {
 		missing := d.missing(got)
 		if i == 0 || len(missing) < len(l.Missing) {
-			l.DependsOn, l.Missing = strings.Join(d.Depends, " && "), missing
+			l.DependsOn, l.Missing = d.all(), missing
 		}
 	}
 	if len(l.Missing) > 0 {

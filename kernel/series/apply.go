@@ -185,10 +185,13 @@ func splitLines(b []byte) []string {
 	return lines
 }
 
+// applyFragments puts the hunks in as git apply does, hunk after hunk into what
+// the ones before it left.
 func applyFragments(patch string, f *gitdiff.File, lines []string) ([]string, error) {
-	var out []string
-	next := 0  // the first of lines that is not in out yet
-	moved := 0 // how far the last hunk was from where it said
+	img := &image{lines: lines}
+	for i := range lines {
+		img.number = append(img.number, i+1)
+	}
 	for i, frag := range f.TextFragments {
 		var want, put []string
 		for _, l := range frag.Lines {
@@ -199,51 +202,62 @@ func applyFragments(patch string, f *gitdiff.File, lines []string) ([]string, er
 				put = append(put, l.Line)
 			}
 		}
-		expect := int(frag.OldPosition) - 1
-		if frag.OldLines == 0 {
-			expect = int(frag.OldPosition) // "-3,0": after line 3
-		}
-		at := find(lines, want, next, expect+moved, place{
-			// As git apply: a hunk that begins or ends without context
-			// belongs at that end of the file.
-			begin: frag.OldPosition <= 1,
-			end:   frag.TrailingContext == 0,
-		})
+		expect := max(int(frag.NewPosition)-1, 0)
+		// A hunk that begins or ends without context belongs at that end
+		// of the file.
+		at := img.find(want, expect, frag.OldPosition <= 1, frag.TrailingContext == 0)
 		if at < 0 {
-			return nil, newHunkError(patch, f, i, lines, want, put, max(expect+moved, 0))
+			return nil, newHunkError(patch, f, i, img, want, put, expect)
 		}
-		moved = at - expect
-		out = append(out, lines[next:at]...)
-		out = append(out, put...)
-		next = at + len(want)
+		img.replace(at, len(want), put)
 	}
-	return append(out, lines[next:]...), nil
+	return img.lines, nil
 }
 
-// place restricts where a hunk may be.
-type place struct{ begin, end bool }
+// image is a file on its way through the hunks.
+type image struct {
+	lines []string
+	// number is a line's number before the first hunk, 0 for one that a hunk
+	// has put there; no other hunk may take those for the tree's.
+	number []int
+}
 
-// find looks for want in lines, at or after from, nearest to expect first.
-// It returns -1 when it is not there.
-func find(lines, want []string, from, expect int, pl place) int {
-	last := len(lines) - len(want)
+func (img *image) replace(at, n int, put []string) {
+	lines := append(append([]string{}, img.lines[:at]...), put...)
+	number := append([]int{}, img.number[:at]...)
+	number = append(number, make([]int, len(put))...)
+	img.lines = append(lines, img.lines[at+n:]...)
+	img.number = append(number, img.number[at+n:]...)
+}
+
+// find looks for want, as near to expect as can be and forwards first; begin
+// and end tie it to an end of the file. It returns -1 when it is not there.
+func (img *image) find(want []string, expect int, begin, end bool) int {
+	last := len(img.lines) - len(want)
 	fits := func(at int) bool {
-		if at < from || at > last || (pl.begin && at != 0) || (pl.end && at != last) {
+		if at < 0 || at > last || (begin && at != 0) || (end && at != last) {
 			return false
 		}
 		for i, w := range want {
-			if lines[at+i] != w {
+			if img.lines[at+i] != w || img.number[at+i] == 0 {
 				return false
 			}
 		}
 		return true
 	}
-	for d := 0; d <= len(lines); d++ {
-		if fits(expect - d) {
-			return expect - d
-		}
+	switch {
+	case begin:
+		expect = 0
+	case end:
+		expect = last
+	}
+	expect = min(expect, len(img.lines))
+	for d := 0; d <= len(img.lines); d++ {
 		if fits(expect + d) {
 			return expect + d
+		}
+		if fits(expect - d) {
+			return expect - d
 		}
 	}
 	return -1

@@ -179,10 +179,11 @@ func TestApplyRefuses(t *testing.T) {
 		"there":     {"diff --git a/f b/f\nnew file mode 100644\n--- /dev/null\n+++ b/f\n@@ -0,0 +1 @@\n+a\n", "the tree has it already"},
 		"nothing":   {"Subject: just words\n", "0001-change.patch changes no file"},
 		"corrupt":   {"diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,3 +1 @@\n-a\n+b\n", "cannot be read as a patch"},
+		"own lines": {"diff --git a/three b/three\n--- a/three\n+++ b/three\n@@ -1,2 +1,5 @@\n a\n+p\n+t\n+q\n b\n@@ -5,3 +8,3 @@\n p\n-t\n+T\n q\n", "hunk 2 of 2 in three"},
 		"half gone": {"diff --git a/two b/two\ndeleted file mode 100644\n--- a/two\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n", "two"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files["two"] = "a\nb\n"
+			files["two"], files["three"] = "a\nb\n", "a\nb\nc\n"
 			root := put(t, files)
 			require.NoError(t, os.Symlink("real", filepath.Join(root, "link")))
 			require.NoError(t, os.Symlink("f", filepath.Join(root, "flink")))
@@ -201,13 +202,14 @@ func TestAsGitApply(t *testing.T) {
 	}
 	rng := rand.New(rand.NewSource(1))
 	applied, refused := 0, 0
-	for range 150 {
+	for range 200 {
 		// Few different lines, so that hunks fit in several places.
 		var base []string
-		for range 5 + rng.Intn(40) {
-			base = append(base, fmt.Sprintf("l%d\n", rng.Intn(12)))
+		kinds := 1 + rng.Intn(6)
+		for range 5 + rng.Intn(60) {
+			base = append(base, fmt.Sprintf("l%d\n", rng.Intn(kinds)))
 		}
-		dir := put(t, map[string]string{"f": strings.Join(base, ""), "new": strings.Join(mutate(rng, base, 1+rng.Intn(3)), "")})
+		dir := put(t, map[string]string{"f": strings.Join(base, ""), "new": strings.Join(mutate(rng, base, 1+rng.Intn(5)), "")})
 		var diff bytes.Buffer
 		cmd := exec.Command("git", "diff", "--no-index", "--no-prefix", "f", "new")
 		cmd.Dir, cmd.Stdout = dir, &diff
@@ -245,11 +247,17 @@ func mutate(rng *rand.Rand, lines []string, n int) []string {
 	out := append([]string{}, lines...)
 	for range n {
 		i := rng.Intn(len(out))
-		switch rng.Intn(3) {
+		if e := rng.Intn(6); e < 2 {
+			i = e * (len(out) - 1) // the ends have rules of their own
+		}
+		switch rng.Intn(4) {
 		case 0:
 			out[i] = fmt.Sprintf("m%d\n", rng.Intn(1000))
 		case 1:
 			out = append(out[:i], append([]string{fmt.Sprintf("m%d\n", rng.Intn(1000))}, out[i:]...)...)
+		case 3: // a copy of what is there: more places that fit
+			n := min(i+6, len(out))
+			out = append(out[:n:n], append(append([]string{}, out[i:n]...), out[n:]...)...)
 		case 2:
 			if len(out) > 3 {
 				out = append(out[:i], out[i+1:]...)

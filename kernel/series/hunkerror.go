@@ -4,6 +4,7 @@ package series
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/bluekeyes/go-gitdiff/gitdiff"
@@ -19,13 +20,16 @@ type HunkError struct {
 	Header string
 	// Line is where the tree comes nearest to the hunk, from 1.
 	Line int
+	// Numbers are the numbers of the lines in Tree, 0 for one that an
+	// earlier hunk of the patch made.
+	Numbers []int
 	// Tree are the tree's lines there, Want the patch's for the same place.
 	Tree, Want []string
 	// Applied is true when the tree has there what the hunk would make.
 	Applied bool
 }
 
-func newHunkError(patch string, f *gitdiff.File, i int, lines, want, put []string, expect int) *HunkError {
+func newHunkError(patch string, f *gitdiff.File, i int, img *image, want, put []string, expect int) *HunkError {
 	frag := f.TextFragments[i]
 	e := &HunkError{
 		Patch: patch, File: f.OldName, Hunk: i + 1, Hunks: len(f.TextFragments),
@@ -34,10 +38,17 @@ func newHunkError(patch string, f *gitdiff.File, i int, lines, want, put []strin
 	if e.File == "" {
 		e.File = f.NewName
 	}
-	e.Applied = len(put) > len(want) && find(lines, put, 0, expect, place{}) >= 0
+	e.Applied = len(put) > len(want) && img.find(put, expect, false, false) >= 0
+	lines := img.lines
 	at := nearest(lines, want, expect)
-	e.Line = at + 1
-	e.Tree = trimEnds(lines[at:min(at+len(want), len(lines))])
+	end := min(at+len(want), len(lines))
+	e.Tree, e.Numbers = trimEnds(lines[at:end]), img.number[at:end]
+	for _, n := range e.Numbers {
+		if n > 0 {
+			e.Line = n
+			break
+		}
+	}
 	return e
 }
 
@@ -86,7 +97,11 @@ func (e *HunkError) Error() string {
 		if i >= len(e.Want) || e.Want[i] != l {
 			mark = "!"
 		}
-		fmt.Fprintf(&b, "\n  %s %5d  %s", mark, e.Line+i, l)
+		number := "+"
+		if e.Numbers[i] > 0 {
+			number = strconv.Itoa(e.Numbers[i])
+		}
+		fmt.Fprintf(&b, "\n  %s %5s  %s", mark, number, l)
 		if mark == "!" && i < len(e.Want) {
 			fmt.Fprintf(&b, "\n    hunk:  %s", e.Want[i])
 		}

@@ -389,8 +389,11 @@ func (a *apt) download(ctx context.Context, p *pin, dir string, log io.Writer) (
 		return "", fmt.Errorf("cannot get %s %s from %s: %s", p.Package, p.Version, a.mirrors(), aptSays(err.Error()+"\n"+string(out)))
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return "", fmt.Errorf("apt-get download left %d packages, wanted one (%v)", len(debs), err)
+	if err != nil {
+		return "", err
+	}
+	if len(debs) != 1 {
+		return "", fmt.Errorf("apt-get download left %d packages, wanted one", len(debs))
 	}
 	return debs[0], nil
 }

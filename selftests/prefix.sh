@@ -1,0 +1,492 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Hardware may hold no more than a prefix of what software evaluates on a
+# device: behind a rule that cannot be offloaded a packet may be meant for that
+# rule, and a drop in hardware would swallow it. Each subtest proves it with
+# packets that the rule in software takes, and checks what /proc/net/nft_offload
+# says about it.
+
+cd "$(dirname "$0")" || exit 1
+. ./lib.sh
+. ./offload_lib.sh
+
+N=5
+
+start()
+{
+	load
+	tap_start "$SUT" sut0
+}
+
+stop()
+{
+	tap_stop sut0
+	load < /dev/null
+	expect_entries 0
+}
+
+# A set lookup is in the way of a drop that covers it.
+t_rule_in_chain()
+{
+	start <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "first"
+				udp dport { 10, 11 } counter accept comment "set"
+				ip saddr 10.0.0.1 counter drop comment "all"
+				udp dport 12 counter accept comment "last"
+			}
+		}
+	END
+	expect_entries 1
+	expect_state first hardware
+	expect_state set software
+	expect_state all software
+	expect_why first '^-$'
+	expect_why set '^rule %set%: set lookup cannot be offloaded; rules %all%-%last% stay in software behind it$'
+	expect_why all '^behind rule %set% of chain c: set lookup cannot be offloaded$'
+	send_udp $N 9 nine
+	send_udp $N 10 ten
+	send_udp $N 13 thirteen
+	flush_wire
+	expect "packets of the first rule that the host saw" "$(tap_count sut0 nine)" 0
+	expect "packets of the set's rule that the host saw" "$(tap_count sut0 ten)" $N
+	expect "counter of the set's rule" "$(nft_counter set)" $N
+	# and the one packet of flush_wire
+	expect "counter of the drop behind it" "$(nft_counter all)" $((N + 1))
+	expect "hardware counter of the first rule" "$(listed_packets first)" $N
+	stop
+}
+
+# Growing and shrinking with the ruleset.
+t_prefix_moves()
+{
+	start <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "first"
+				udp dport 10 limit rate 1000/second counter accept comment "limit"
+				udp dport 10 counter drop comment "second"
+				udp dport 11 counter drop comment "third"
+			}
+		}
+	END
+	expect_entries 1
+	nft_do delete rule netdev t c handle "$(handle limit)"
+	expect_entries 3
+	expect_state third hardware
+	nft_do insert rule netdev t c handle "$(handle second)" \
+		udp dport 10 limit rate 1000/second counter accept comment limit
+	expect_entries 1
+	expect_state second software
+	send_udp $N 10 ten
+	flush_wire
+	expect "counter of the limited accept" "$(nft_counter limit)" $N
+	expect "packets that the host saw" "$(tap_count sut0 ten)" $N
+	nft_do replace rule netdev t c handle "$(handle limit)" \
+		udp dport 10 counter accept comment limit
+	expect_entries 4
+	send_udp $N 10 ten
+	flush_wire
+	expect "counter of the accept" "$(nft_counter limit)" $N
+	nft_do insert rule netdev t c log prefix x
+	expect_entries 0
+	stop
+}
+
+# The rule is in a chain of lower priority, in another table, and younger.
+t_chain_before()
+{
+	start <<-END
+		table netdev late {
+			chain c {
+				type filter hook ingress device sut0 priority 10;
+				udp dport 9 counter drop comment "late"
+			}
+		}
+	END
+	expect_entries 1
+	tap_start "$FAR" far1
+	nft_do -f - <<-END
+		table netdev early {
+			chain guard {
+				type filter hook ingress device sut0 priority -10;
+				udp dport 9 limit rate 1000/second counter fwd to "sut1" comment "early"
+			}
+		}
+	END
+	expect_entries 0
+	expect_state late software
+	expect_why late 'behind rule %early% of chain guard: rate limit cannot be offloaded'
+	send_udp $N 9 nine
+	flush_wire
+	flush_far1
+	expect "packets forwarded" "$(tap_count far1 nine)" $N
+	expect "counter of the drop behind" "$(nft_counter late)" 0
+	nft_do delete table netdev early
+	expect_entries 1
+	send_udp $N 9 nine
+	flush_wire
+	expect "counter of the drop, now in hardware" "$(nft_counter late)" $N
+	tap_stop far1
+	stop
+}
+
+# Another device is not concerned.
+t_other_device()
+{
+	start <<-END
+		table netdev t {
+			chain both {
+				type filter hook ingress devices = { sut0, sut1 } priority 0;
+				udp dport 9 counter drop comment "both"
+			}
+			chain one {
+				type filter hook ingress device sut0 priority -1;
+				udp dport { 9, 10 } counter accept comment "one"
+			}
+		}
+	END
+	expect_entries 0
+	expect_entries 1 1
+	expect_state both hardware sut1
+	expect_state both software sut0
+	stop
+}
+
+# An accept ends its own chain only; priorities below and above 0 in order.
+t_accept_ends_its_chain()
+{
+	start <<-END
+		table netdev t {
+			chain third {
+				type filter hook ingress device sut0 priority 300;
+				ip saddr 10.0.0.1 udp dport 11 counter drop comment "c"
+			}
+			chain first {
+				type filter hook ingress device sut0 priority -300;
+				udp dport 9 counter accept comment "a"
+			}
+			chain second {
+				type filter hook ingress device sut0 priority 0;
+				ip saddr 10.0.0.1 udp dport 9 counter drop comment "b"
+			}
+		}
+	END
+	expect_entries 3
+	expect "order of the entries' ports" \
+	       "$(hw_lines dport | sed 's/.*dport=\([0-9]*\).*/\1/' | tr '\n' ' ')" \
+	       "9 9 11 "
+	expect "priorities" "$(hw_lines . | sed 's/.*prio=\([0-9]*\).*/\1/' | tr '\n' ' ')" \
+	       "32468 32768 33068 "
+	send_udp $N 9 nine
+	send_udp $N 11 eleven
+	flush_wire
+	expect "packets that the host saw" "$(tap_count sut0 nine)" $N
+	expect "counter of the accept" "$(nft_counter a)" $N
+	expect "counter of the drop behind it" "$(nft_counter b)" $N
+	expect "packets dropped in hardware, seen" "$(tap_count sut0 eleven)" 0
+	expect "counter of the third chain" "$(nft_counter c)" $N
+	stop
+}
+
+# One rule per thing that hardware cannot express, each with its reason.
+t_reasons()
+{
+	local rule re
+
+	while IFS='|' read -r rule re; do
+		load <<-END
+			table netdev t {
+				counter o { }
+				chain sub { counter accept; }
+				chain c {
+					type filter hook ingress device sut0 priority 0;
+					$rule comment "r"
+					counter drop comment "behind"
+				}
+			}
+		END
+		expect_state r software
+		expect_why r "^rule %r%: $re; rule %behind% stays in software behind it$"
+		expect_state behind software
+	done <<-'END'
+		log prefix "x" drop|log cannot be offloaded
+		limit rate 1/second drop|rate limit cannot be offloaded
+		udp dport 9 jump sub|a jump to another chain cannot be offloaded
+		udp dport 9 counter name o drop|named object cannot be offloaded
+		udp dport 9 counter|its match or action has no form that hardware knows
+		udp dport != 9 drop|its match or action has no form that hardware knows
+		counter udp dport 9 drop|a counter in front of a match cannot be offloaded
+		ip saddr 10.0.0.1 ip saddr 10.0.0.2 drop|it matches the same field twice
+		ip6 nexthdr udp drop|the first next header of IPv6 cannot be offloaded .*
+		dup to sut1 drop|it does more than one thing
+	END
+	stop
+}
+
+# Two addresses in one rule can never match; hardware would see one of them.
+t_contradiction()
+{
+	start <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				ip saddr 10.0.0.7 ip saddr 10.0.0.1 counter drop comment "never"
+			}
+		}
+	END
+	send_udp $N 9 nine
+	flush_wire
+	expect "packets that the host saw" "$(tap_count sut0 nine)" $N
+	expect "counter of the rule" "$(nft_counter never)" 0
+	stop
+}
+
+# What is not a rule but stands in the way as well.
+t_chains_in_the_way()
+{
+	start <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "r"
+			}
+		}
+	END
+	expect_entries 1
+
+	nft_do add table inet i
+	nft_do add chain inet i early \
+		'{ type filter hook ingress device sut0 priority -5; }'
+	expect_state r software
+	expect_why r 'behind inet chain early: an inet ingress chain comes first'
+	expect_entries 0
+	nft_do delete table inet i
+	expect_entries 1
+
+	nft_do add table inet i
+	nft_do add flowtable inet i ft \
+		'{ hook ingress priority -5; devices = { sut0 }; }'
+	expect_why r 'a flowtable comes first'
+	expect_entries 0
+	nft_do delete table inet i
+	expect_entries 1
+
+	nft_do add chain netdev t p \
+		'{ type filter hook ingress device sut0 priority -5; policy drop; }'
+	expect_why r "behind chain p: the chain's policy is drop"
+	expect_entries 0
+	nft_do chain netdev t p '{ policy accept; }'
+	expect_entries 1
+	nft_do delete chain netdev t p
+
+	nft_do add table netdev t '{ flags dormant; }'
+	expect_entries 0
+	expect_why r '^the table is dormant$' -
+	send_udp $N 9 nine
+	flush_wire
+	expect "packets that the host saw" "$(tap_count sut0 nine)" $N
+	nft_do add table netdev t
+	expect_entries 1
+	stop
+}
+
+# Devices whose hardware is not ours.
+t_device_taken()
+{
+	start <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "r"
+			}
+		}
+	END
+	expect_entries 1
+	nft_do add table netdev e
+	nft_do add chain netdev e x \
+		'{ type filter hook ingress device sut0 priority 1; flags offload; }'
+	nft_do add rule netdev e x udp dport 10 counter drop comment explicit
+	expect_state r software
+	expect_why r "^a chain with 'flags offload' has the device's hardware$"
+	expect_entries 1
+	expect "the entry is the chain's own" "$(hw_lines dport=10/ | wc -l)" 1
+	nft_do delete table netdev e
+	expect_state r hardware
+	expect_entries 1
+
+	load < /dev/null
+	expect "blocks bound without a ruleset" "$(hw_stat bound)" 0
+	if sut tc qdisc add dev sut0 clsact 2> "$TMP/tc.err"; then
+		load <<-END
+			table netdev t {
+				chain c {
+					type filter hook ingress device sut0 priority 0;
+					udp dport 9 counter drop comment "r"
+				}
+			}
+		END
+		expect_state r software
+		expect_why r 'the device has a tc ingress hook'
+		sut tc qdisc del dev sut0 clsact
+		nft_do add rule netdev t c udp dport 10 drop
+		expect_state r hardware
+	else
+		fail "tc qdisc add clsact: $(cat "$TMP/tc.err")"
+	fi
+	load < /dev/null
+	sut ethtool -K sut0 hw-tc-offload off || fail "ethtool refuses to switch off"
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "r"
+			}
+		}
+	END
+	expect_state r software
+	expect_why r '^hw-tc-offload of the device is off$'
+	sut ethtool -K sut0 hw-tc-offload on
+	expect_state r hardware
+	stop
+}
+
+# A full table ends the prefix like anything else.
+t_hardware_full()
+{
+	echo 2 > "$HW0/capacity"
+	start <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "a"
+				udp dport 10 counter drop comment "b"
+				udp dport 11 counter accept comment "c"
+				ip saddr 10.0.0.1 counter drop comment "d"
+			}
+		}
+	END
+	expect_entries 2
+	expect_state b hardware
+	expect_state c failed
+	expect_state d software
+	expect_why c 'full.*error -28.*rule %d% stays in software behind it'
+	send_udp $N 11 eleven
+	flush_wire
+	expect "packets that the host saw" "$(tap_count sut0 eleven)" $N
+	expect "counter of the accept" "$(nft_counter c)" $N
+
+	# One more in front: what was last must go.
+	nft_do insert rule netdev t c udp dport 12 counter drop comment z
+	expect_entries 2
+	expect_state z hardware
+	expect_state b failed
+	echo 1024 > "$HW0/capacity"
+	nft_do add rule netdev t c udp dport 13 counter accept comment y
+	expect_entries 6
+	stop
+}
+
+# A rule that forwards to a device which goes away.
+t_target_gone()
+{
+	start <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter fwd to "sut1" comment "f"
+				udp dport 10 counter drop comment "d"
+			}
+		}
+	END
+	expect_entries 2
+	ip -n "$SUT" link set sut1 netns "$FAR" || fail "cannot move sut1 away"
+	expect_entries 0
+	expect_state f software
+	expect_state d software
+	# as in software: a forward to nowhere is a drop
+	send_udp $N 9 nine
+	flush_wire
+	expect "counter of the rule" "$(nft_counter f)" $N
+	ip -n "$FAR" link set sut1 netns "$SUT" || fail "cannot move sut1 back"
+	ip -n "$SUT" link set sut1 up
+	stop
+}
+
+# While transactions come and go no packet may meet an accept-less drop.
+t_never_swallowed()
+{
+	local i sent rules="" drops
+
+	for ((i = 0; i < 100; i++)); do
+		rules+="udp dport $((1000 + i)) drop; "
+	done
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter accept comment "pass"
+				$rules
+				ip saddr 10.0.0.1 counter drop comment "all"
+			}
+		}
+	END
+	expect_entries 102
+	drops=$(hw_stat drop)
+	flood 9 storm
+	for ((i = 0; i < 6; i++)); do
+		# another accept in its place, in one transaction
+		nft_do -f - <<-END
+			delete rule netdev t c handle $(handle pass)
+			insert rule netdev t c udp dport 9 counter accept comment "pass"
+		END
+		flood_more 20
+		# a new chain in front that takes over from it
+		nft_do -f - <<-END
+			add chain netdev t front { type filter hook ingress device sut0 priority -1; }
+			add rule netdev t front udp dport 9 fwd to "sut1" comment "fwd"
+		END
+		flood_more 20
+		nft_do delete chain netdev t front
+		flood_more 20
+		# and the whole ruleset anew
+		load <<-END
+			table netdev t {
+				chain c {
+					type filter hook ingress device sut0 priority 0;
+					udp dport 9 counter accept comment "pass"
+					$rules
+					ip saddr 10.0.0.1 counter drop comment "all"
+				}
+			}
+		END
+		flood_more 20
+	done
+	sent=$(flood_stop)
+	expect_entries 102
+	expect "packets dropped in hardware, of $sent" "$(hw_stat drop)" "$drops"
+	expect "packets the last drop has taken" "$(nft_counter all)" 0
+	load < /dev/null
+}
+
+TESTS="rule_in_chain prefix_moves chain_before other_device
+	accept_ends_its_chain reasons contradiction chains_in_the_way device_taken
+	hardware_full target_gone never_swallowed"
+
+need_tools nft ip ethtool tc jq socat awk
+ktap_print_header
+setup_pair
+need_offload
+# shellcheck disable=SC2086
+ktap_set_plan $(($(wc -w <<< $TESTS) + 1))
+offload 1
+for t in $TESTS; do
+	subtest "$t" "t_$t"
+done
+offload 0
+subtest ledger expect_ledger_empty
+ktap_finished
