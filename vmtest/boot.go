@@ -163,10 +163,10 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 	if err != nil {
 		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
-	o.Console = console
+	o.Console = withoutCR{console}
 	vm, err := qemu.Start(ctx, o)
 	if err != nil {
-		console.Close()
+		_ = console.Close()
 		return nil, &InfraError{Kind: KindStart, Err: err, Console: path, Tail: console.Tail(tailLines)}
 	}
 	m := &machine{vm: vm, client: agent.NewClient(vm.Agent), console: console, accel: o.Accel}
@@ -253,7 +253,7 @@ type helloInfo struct{ Release string }
 
 // bootFailed says whose fault it is that there is no hello.
 func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cause error, wait time.Duration) error {
-	defer m.console.Close()
+	defer func() { _ = m.console.Close() }()
 	if ctx.Err() != nil {
 		m.close()
 		return context.Cause(ctx)
@@ -304,7 +304,7 @@ func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cau
 // before it had any other to speak on.
 func (e *Engine) bootAloud(ctx context.Context, o qemu.Options, console *capped) {
 	o.EarlyConsole = true
-	o.Console = console
+	o.Console = withoutCR{console}
 	fmt.Fprintf(console, "[nftvm: the console said nothing; the same boot with earlyprintk follows]\n")
 	vm, err := qemu.Start(ctx, o)
 	if err != nil {

@@ -29,9 +29,10 @@ type capped struct {
 	left    int
 	dropped int64
 	// last is what came after the cap: the end of a console matters most.
-	last  []byte
-	err   error
-	watch map[string]chan struct{}
+	last   []byte
+	err    error
+	closed bool
+	watch  map[string]chan struct{}
 }
 
 // lastKept is how much of what is beyond the cap is kept.
@@ -54,7 +55,7 @@ func (c *capped) Write(b []byte) (int, error) {
 	from := max(0, c.buf.Len()-256)
 	c.buf.Write(b[:n])
 	c.left -= n
-	if n > 0 && c.err == nil {
+	if n > 0 && c.err == nil && !c.closed {
 		_, c.err = c.f.Write(b[:n])
 	}
 	if over := b[n:]; len(over) > 0 {
@@ -113,6 +114,16 @@ func (c *capped) Rebase(mark, text string) {
 	}
 }
 
+// withoutCR drops the carriage returns that a console puts before newlines.
+type withoutCR struct{ w io.Writer }
+
+func (c withoutCR) Write(b []byte) (int, error) {
+	if _, err := c.w.Write(bytes.ReplaceAll(b, []byte("\r"), nil)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
 // Text is everything that was kept: the beginning up to the cap, and the end.
 func (c *capped) Text() string {
 	c.mu.Lock()
@@ -142,16 +153,18 @@ func lastLines(text string, n int) []string {
 	if len(lines) == 1 && lines[0] == "" {
 		return nil
 	}
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], "\r")
-	}
 	return lines[max(0, len(lines)-n):]
 }
 
-// Close appends what was kept from beyond the cap.
+// Close appends what was kept from beyond the cap. Its error is the first that
+// happened to the file. What is written after it is in Text only.
 func (c *capped) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return c.err
+	}
+	c.closed = true
 	if c.dropped > 0 && c.err == nil {
 		_, c.err = io.WriteString(c.f, c.gap()+string(c.last))
 	}

@@ -107,12 +107,13 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 	if err != nil {
 		return res, &InfraError{Kind: KindIO, Err: err}
 	}
-	defer output.Close()
+	defer func() { _ = output.Close() }()
 
 	m, err := e.boot(ctx, k, t, dir)
 	if err != nil {
 		return res, err
 	}
+	defer func() { _ = m.console.Close() }()
 	defer m.close()
 	res.Accel, res.Cmdline, res.StartSeconds = string(m.accel), m.vm.Cmdline(), m.startSeconds
 

@@ -77,7 +77,9 @@ func BuildInit(ctx context.Context, out string, log io.Writer) error {
 		return err
 	}
 	text, err := goCommand(ctx, dir, append(append([]string{}, buildFlags...), "-o", out, "./"+sourceDir+"/init")...)
-	io.WriteString(log, text)
+	if _, werr := io.WriteString(log, text); err == nil {
+		err = werr
+	}
 	return err
 }
 

@@ -67,9 +67,9 @@ func NewClient(conn net.Conn) *Client {
 }
 
 // Close ends the channel; whoever waits gets ErrClosed.
-func (c *Client) Close() error {
+func (c *Client) Close() {
 	c.fail(ErrClosed)
-	return c.conn.Close()
+	_ = c.conn.Close() // nothing is buffered here that could be lost
 }
 
 // Dead is closed when the channel has ended; Err then says why.
@@ -222,6 +222,7 @@ func (c *Client) send(ctx context.Context, f *wire.Frame) error {
 	if _, err := c.conn.Write(buf); err != nil {
 		// Part of a frame may be out: nothing can follow it.
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = context.DeadlineExceeded
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}

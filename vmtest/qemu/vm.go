@@ -279,7 +279,7 @@ func (v *VM) copyConsole(w io.Writer, conn net.Conn) {
 	go func() {
 		defer v.readers.Done()
 		_, _ = io.Copy(w, conn)
-		conn.Close()
+		_ = conn.Close()
 	}()
 }
 
@@ -352,7 +352,7 @@ func (v *VM) Close() Exit {
 func (v *VM) closeConns() {
 	for _, c := range []net.Conn{v.Agent, v.console} {
 		if c != nil {
-			c.Close()
+			_ = c.Close()
 		}
 	}
 }
@@ -458,7 +458,7 @@ func listen() (sock, dir string, f *os.File, err error) {
 	if err != nil {
 		return "", "", nil, err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	l.SetUnlinkOnClose(false)
 	f, err = l.File()
 	return sock, dir, f, err

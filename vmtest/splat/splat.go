@@ -81,7 +81,7 @@ func Find(text string) []Splat {
 			found[len(found)-1].Fatal = true
 			continue
 		}
-		found = append(found, Splat{Kind: p.kind, Title: p.name(m, lines[i:min(len(lines), i+window)]), Fatal: p.fatal, Line: i + 1})
+		found = append(found, Splat{Kind: p.kind, Title: p.title(m, lines[i:min(len(lines), i+window)]), Fatal: p.fatal, Line: i + 1})
 		open, rule = len(found)-1, p
 	}
 	return found

@@ -21,8 +21,6 @@ type pattern struct {
 	absorbs []string
 }
 
-func (p *pattern) name(m, lines []string) string { return p.title(m, lines) }
-
 const symbol = `([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+`
 
 var (
@@ -76,7 +74,7 @@ var table = []pattern{
 			// A report's first line says where, its second what was done.
 			access := ""
 			for _, l := range lines[1:min(len(lines), 4)] {
-				if a := regexp.MustCompile(`^(Read|Write|Free) (?:of|at) `).FindStringSubmatch(l); a != nil {
+				if a := kasanAccess.FindStringSubmatch(l); a != nil {
 					access = " " + a[1]
 					break
 				}
@@ -221,6 +219,8 @@ func stripNumbers(s string) string {
 func cacheName(s string) string {
 	return regexp.MustCompile(`^:\w+-\d+$`).ReplaceAllString(s, "merged cache")
 }
+
+var kasanAccess = regexp.MustCompile(`^(Read|Write) (?:of|at) `)
 
 var (
 	lockAt   = regexp.MustCompile(`^\s*(?:[0-9a-f]{8,} .*?)?(?:, )?at: ` + symbol)

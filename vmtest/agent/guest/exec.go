@@ -59,15 +59,15 @@ func (r *reaper) loop() {
 		var ws syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &ws, 0, nil)
 		r.mu.Lock()
-		switch {
-		case err == syscall.ECHILD:
+		switch err {
+		case syscall.ECHILD:
 			// Orphans come only from children of ours, so without a
 			// child there is nothing to wait for until the next start.
 			for seen == r.started {
 				r.cond.Wait()
 			}
 			seen = r.started
-		case err == nil:
+		case nil:
 			if ch := r.wanted[pid]; ch != nil {
 				delete(r.wanted, pid)
 				ch <- ws

@@ -23,7 +23,7 @@ const portWait = 30 * time.Second
 // Main runs the guest's init. It returns only when it is not PID 1.
 func Main() {
 	if os.Getpid() != 1 {
-		os.Stderr.WriteString("this is the init of an nftvm guest; it does nothing elsewhere\n")
+		_, _ = os.Stderr.WriteString("this is the init of an nftvm guest; it does nothing elsewhere\n")
 		os.Exit(2)
 	}
 	notes := setup()
@@ -35,9 +35,7 @@ func Main() {
 		die("no agent port: " + err.Error())
 	}
 	s := newServer(fd, hello(notes))
-	if err := s.serve(); err != nil {
-		die("agent channel: " + err.Error())
-	}
+	die("agent channel: " + s.serve().Error())
 }
 
 func hello(notes []string) wire.Hello {
@@ -55,7 +53,7 @@ func hello(notes []string) wire.Hello {
 // die ends the guest with its reason on the console, where the harness looks
 // when there is no channel to say it on.
 func die(why string) {
-	kmsg(0, "nftvm-init: "+why)
+	_ = kmsg(0, "nftvm-init: "+why)
 	powerOff()
 }
 
@@ -75,10 +73,14 @@ func kmsg(level int, text string) error {
 	if err != nil {
 		return err
 	}
-	defer syscall.Close(fd)
+	defer closeFD(fd)
 	_, err = syscall.Write(fd, []byte("<"+strconv.Itoa(level)+">"+text+"\n"))
 	return err
 }
+
+// closeFD closes what was opened past the os package, whose files would go to
+// the runtime's poller.
+func closeFD(fd int) { _ = syscall.Close(fd) }
 
 func cstring(c []int8) string {
 	b := make([]byte, 0, len(c))

@@ -25,7 +25,7 @@ func openPort(name string, wait time.Duration) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("uevent socket", err)
 	}
-	defer syscall.Close(nl)
+	defer closeFD(nl)
 	if err := syscall.Bind(nl, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK, Groups: 1}); err != nil {
 		return -1, os.NewSyscallError("uevent bind", err)
 	}

@@ -34,7 +34,7 @@ func newServer(fd int, h wire.Hello) *server {
 	return &server{port: port(fd), hello: h, reap: newReaper(), runs: map[uint32]int{}}
 }
 
-// serve answers requests until the channel breaks.
+// serve answers requests until the channel breaks, which is its error.
 func (s *server) serve() error {
 	if err := s.sendJSON(wire.TypeHello, 0, s.hello); err != nil {
 		return err

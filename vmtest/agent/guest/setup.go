@@ -6,6 +6,7 @@ package guest
 
 import (
 	"os"
+	"strings"
 	"syscall"
 	"unsafe"
 )
@@ -66,12 +67,8 @@ func setup() (notes []string) {
 		}
 	}
 	for _, kv := range environment {
-		for i := range kv {
-			if kv[i] == '=' {
-				os.Setenv(kv[:i], kv[i+1:])
-				break
-			}
-		}
+		k, v, _ := strings.Cut(kv, "=")
+		note(k, os.Setenv(k, v))
 	}
 	note("hostname", syscall.Sethostname([]byte("nftvm")))
 	note("lo", loopbackUp())
@@ -85,7 +82,7 @@ func writeFile(path, text string) error {
 	if err != nil {
 		return err
 	}
-	defer syscall.Close(fd)
+	defer closeFD(fd)
 	_, err = syscall.Write(fd, []byte(text))
 	return err
 }
@@ -95,7 +92,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	defer syscall.Close(fd)
+	defer closeFD(fd)
 	var ifreq struct {
 		name  [syscall.IFNAMSIZ]byte
 		flags uint16

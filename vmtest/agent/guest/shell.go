@@ -27,7 +27,7 @@ func shell() {
 	// Job control needs a controlling terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Run(); err != nil {
-		kmsg(4, "nftvm-init: shell: "+err.Error())
+		_ = kmsg(4, "nftvm-init: shell: "+err.Error())
 	}
 	powerOff()
 }
