@@ -266,6 +266,8 @@ func writeEnv(path string, m *matrix.Run, tree, flavor string) error {
 		"NFTVM_TEST_MODULES": b.Modules,
 		"NFTVM_TEST_MANUAL":  b.Manual,
 		"NFTVM_TEST_RELEASE": b.Release,
+		"NFTVM_TEST_VMLINUX": b.Vmlinux,
+		"NFTVM_TEST_KBUILD":  m.Store.SlotDir(tree+"-"+flavor, "obj"),
 	}
 	var lines []string
 	for k, v := range vars {

@@ -43,6 +43,12 @@ func (s *Store) Slot(ctx context.Context, name string) (*Slot, error) {
 	return sl, nil
 }
 
+// SlotDir is the path of what a slot holds, for who may look on without holding
+// the slot; it need not exist.
+func (s *Store) SlotDir(name string, elem ...string) string {
+	return filepath.Join(append([]string{s.dir, slotsDir, name}, elem...)...)
+}
+
 // Wipe empties the slot.
 func (sl *Slot) Wipe() error {
 	if err := sl.Begin(); err != nil {
