@@ -48,6 +48,9 @@ func victim(dir, pristine string) {
 		if err == nil {
 			err = os.WriteFile(filepath.Join(obj, "half.o"), nil, 0o644)
 		}
+		if err != nil {
+			return err
+		}
 		fmt.Println("ready")
 		select {}
 	})
