@@ -5,6 +5,7 @@
 package kmake
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -99,8 +100,9 @@ func (m *Make) prefixMaps() string {
 	return strings.Join(maps, " ")
 }
 
-// Run runs make with the targets and variables in args.
-func (m *Make) Run(ctx context.Context, args ...string) error {
+// Run runs make with the targets and variables in args. An error says what the
+// tools complained of, and whose fault that is; the error calls the run by what.
+func (m *Make) Run(ctx context.Context, what string, args ...string) error {
 	argv := []string{
 		"make", "-C", m.Src, "-j" + strconv.Itoa(max(m.Jobs, 1)),
 		// Messages of parallel compilers must not mix: they get quoted.
@@ -115,7 +117,12 @@ func (m *Make) Run(ctx context.Context, args ...string) error {
 		"KBUILD_BUILD_USER=nftvm", "KBUILD_BUILD_HOST=nftvm", "KBUILD_BUILD_VERSION=1",
 		"KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970",
 	}, m.Toolchain.Env...)
-	return proc.Run(ctx, proc.Cmd{
-		Args: append(argv, args...), Env: env, Unset: leaks, Log: m.Log,
+	var said bytes.Buffer
+	err := proc.Run(ctx, proc.Cmd{
+		Args: append(argv, args...), Env: env, Unset: leaks, Log: io.MultiWriter(m.Log, &said),
 	})
+	if err != nil {
+		return explain(ctx, err, what, said.String(), m)
+	}
+	return nil
 }
