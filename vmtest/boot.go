@@ -48,7 +48,7 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 	if err != nil {
 		return nil, err
 	}
-	o := qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs, Append: e.kargs}
+	o := qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs, ICount: t.ICount, Append: e.kargs}
 	if k.Vmlinux != "" {
 		o.Kernel = k.Vmlinux
 	}

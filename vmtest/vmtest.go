@@ -47,9 +47,16 @@ type Test struct {
 	Timeout time.Duration
 	VCPUs   int // 1
 	Memory  int // MiB, the engine's
+	// ICount makes the guest's time that of a processor which takes 2^ICount
+	// ns per instruction and skips what it idles: for a test that works or
+	// waits for a fixed number of seconds. 0 is real time. TCG only.
+	ICount int
 	// AllowTaint are letters of taints that are no failure, as "O" for a
 	// module built outside the tree.
 	AllowTaint string
+	// AllowLeak says why the test may leave bindings and references behind;
+	// "" is the rule: it may not.
+	AllowLeak string
 	// AllowRefs leaves module references unchecked: for a test that is
 	// about leaving something loaded.
 	AllowRefs bool

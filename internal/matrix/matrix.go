@@ -347,6 +347,7 @@ const (
 func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	t := vmtest.Test{
 		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, AllowTaint: spec.Taint,
+		ICount: spec.ICount, AllowLeak: spec.Leak,
 	}
 	var err error
 	if spec.Path == "" {

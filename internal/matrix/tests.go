@@ -33,6 +33,10 @@ type Spec struct {
 	Timeout time.Duration `yaml:"timeout"`
 	VCPUs   int           `yaml:"vcpus"`
 	Files   []string      `yaml:"files"`
+	// ICount counts the guest's time by instructions, see vmtest.Test.
+	ICount int `yaml:"icount"`
+	// Leak is why the test may leave something behind; "" is: it may not.
+	Leak string `yaml:"leak"`
 
 	constraint goversion.Constraints
 }

@@ -75,17 +75,34 @@ func (kernelConsole) kargs() []string { return []string{"console=hvc0"} }
 // itself: this machine has neither HPET nor PM timer, and without the counter
 // the guest falls back to jiffies, with sleeps of four milliseconds at least.
 type steadyClock struct {
-	accel Accel
-	cpus  int
+	accel  Accel
+	cpus   int
+	icount int
 }
 
-func (steadyClock) args(func(*os.File) string) []string { return nil }
+func (c steadyClock) args(func(*os.File) string) []string {
+	if c.counted() {
+		return []string{"-icount", "shift=" + strconv.Itoa(c.icount) + ",sleep=off"}
+	}
+	return nil
+}
+
+// counted says whether the guest's clock goes by instructions.
+func (c steadyClock) counted() bool { return c.accel == TCG && c.icount > 0 }
+
+// countedKHz is the rate of the time stamp counter then: one tick a nanosecond.
+const countedKHz = 1_000_000
+
 func (c steadyClock) kargs() []string {
 	if c.accel != TCG {
 		return nil // kvm-clock
 	}
 	var k []string
-	if khz := tscKHz(); khz > 0 {
+	khz := tscKHz()
+	if c.counted() {
+		khz = countedKHz
+	}
+	if khz > 0 {
 		k = append(k, "tsc=reliable", "tsc_early_khz="+strconv.Itoa(khz))
 	}
 	if c.cpus == 1 {

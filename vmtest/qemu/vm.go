@@ -43,6 +43,10 @@ type Options struct {
 	Append []string // further kernel parameters
 	Memory int      // MiB, 256
 	CPUs   int      // 1
+	// ICount lets the guest's clock go by instructions, 2^ICount ns each,
+	// and skip what it idles, instead of by the host's; 0 is the host's.
+	// TCG only.
+	ICount int
 	// Console gets what the kernel says. It is written to by one goroutine
 	// at a time and must not block for long.
 	Console io.Writer
@@ -168,7 +172,7 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 	theirs = append(theirs, listener)
 
 	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs},
-		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs}, kernelConsole{console}, agentPort{agent}, monitor{listener}}
+		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, kernelConsole{console}, agentPort{agent}, monitor{listener}}
 	var early net.Conn
 	if o.EarlyConsole {
 		if early, err = pair(consoleBuffer); err != nil {
