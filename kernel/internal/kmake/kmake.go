@@ -58,6 +58,8 @@ func DetectToolchain(ctx context.Context, storeDir string) (*Toolchain, error) {
 		// Paths below the store are hashed as relative ones, so that the
 		// same source in another store, tree or flavor hits.
 		tc.Env = append(tc.Env, "CCACHE_BASEDIR="+storeDir, "CCACHE_NOHASHDIR=1",
+			// ... but the compiler's messages name files as they are.
+			"CCACHE_ABSSTDERR=1",
 			// ccache does not hash prefix maps, which do change objects:
 			// count this up whenever prefixMaps changes.
 			"CCACHE_NAMESPACE=nftvm-1")
@@ -110,7 +112,8 @@ func (m *Make) Run(ctx context.Context, what string, args ...string) error {
 		"O=" + m.Obj, "CC=" + m.Toolchain.CC, "HOSTCC=" + m.Toolchain.CC,
 	}
 	env := append([]string{
-		"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
+		// kbuild unexports LC_ALL, so the parts have to say it as well.
+		"LC_ALL=C", "LANG=C", "LC_CTYPE=C", "LC_MESSAGES=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
 		"ARCH=x86_64", "KCFLAGS=" + m.prefixMaps(), "KAFLAGS=" + m.prefixMaps(),
 		// Set but empty: no "+" for a tree that git finds dirty.
 		"LOCALVERSION=",
