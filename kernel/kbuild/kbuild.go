@@ -5,11 +5,11 @@
 package kbuild
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -69,8 +69,8 @@ func Build(ctx context.Context, m *kmake.Make, config, dir string) error {
 	counter := &counter{w: m.Log}
 	mm := *m
 	mm.Log = counter
-	if err := mm.Run(ctx, Image, "modules"); err != nil {
-		return buildError(ctx, err, "make bzImage modules", counter.log.String(), m)
+	if err := mm.Run(ctx, "make bzImage modules", Image, "modules"); err != nil {
+		return err
 	}
 	after, err := os.ReadFile(filepath.Join(m.Obj, kconfig.ConfigFile))
 	if err != nil {
@@ -86,8 +86,8 @@ func Build(ctx context.Context, m *kmake.Make, config, dir string) error {
 	}
 
 	mods := filepath.Join(dir, Modules)
-	if err := m.Run(ctx, "INSTALL_MOD_PATH="+mods, "INSTALL_MOD_STRIP=1", "modules_install"); err != nil {
-		return fmt.Errorf("make modules_install: %w", err)
+	if err := m.Run(ctx, "make modules_install", "INSTALL_MOD_PATH="+mods, "INSTALL_MOD_STRIP=1", "modules_install"); err != nil {
+		return err
 	}
 	rel, err := os.ReadFile(filepath.Join(m.Obj, "include/config/kernel.release"))
 	if err != nil {
@@ -237,10 +237,9 @@ func needs(ctx context.Context, conf kconfig.Values) error {
 	return nil
 }
 
-// counter passes a build's log on, keeps it, and counts compiled objects.
+// counter passes a build's log on and counts compiled objects.
 type counter struct {
-	w       interface{ Write([]byte) (int, error) }
-	log     bytes.Buffer
+	w       io.Writer
 	objects int
 	line    []byte
 }
@@ -248,7 +247,6 @@ type counter struct {
 var compiledRE = regexp.MustCompile(`^\s+(CC|AS)\s+(\[M\]\s+)?\S+\.o\s*$`)
 
 func (c *counter) Write(p []byte) (int, error) {
-	c.log.Write(p)
 	for _, b := range p {
 		if b != '\n' {
 			c.line = append(c.line, b)
@@ -276,14 +274,4 @@ func ReadCompiled(entry string) int {
 func ReadRelease(entry string) (string, error) {
 	raw, err := os.ReadFile(filepath.Join(entry, Release))
 	return strings.TrimSpace(string(raw)), err
-}
-
-func scanLines(text string) []string {
-	var out []string
-	sc := bufio.NewScanner(strings.NewReader(text))
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		out = append(out, sc.Text())
-	}
-	return out
 }

@@ -36,11 +36,8 @@ func BuildManual(ctx context.Context, m *kmake.Make, kit, version, dir string) e
 		}
 		args = append(args, "MO="+out)
 	}
-	counter := &counter{w: m.Log}
-	mm := *m
-	mm.Log = counter
-	if err := mm.Run(ctx, append(args, "modules")...); err != nil {
-		return buildError(ctx, err, "make M="+ManualDir+"/ modules", counter.log.String(), m)
+	if err := m.Run(ctx, "make M="+ManualDir+"/ modules", append(args, "modules")...); err != nil {
+		return err
 	}
 	n := 0
 	err := filepath.WalkDir(out, func(p string, d fs.DirEntry, err error) error {

@@ -57,8 +57,8 @@ func Make(ctx context.Context, m *kmake.Make, version string, all []Request, dir
 	if err != nil {
 		return err
 	}
-	if err := m.Run(ctx, "tinyconfig"); err != nil {
-		return store.KernelFault(fmt.Errorf("make tinyconfig: %w", err))
+	if err := m.Run(ctx, "make tinyconfig", "tinyconfig"); err != nil {
+		return err
 	}
 	path := filepath.Join(m.Obj, ConfigFile)
 	raw, err := os.ReadFile(path)
@@ -68,8 +68,8 @@ func Make(ctx context.Context, m *kmake.Make, version string, all []Request, dir
 	if err := os.WriteFile(path, merge(raw, want), 0o644); err != nil {
 		return err
 	}
-	if err := m.Run(ctx, "olddefconfig"); err != nil {
-		return store.KernelFault(fmt.Errorf("make olddefconfig: %w", err))
+	if err := m.Run(ctx, "make olddefconfig", "olddefconfig"); err != nil {
+		return err
 	}
 	got, err := ReadConfig(path)
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 )
 
-func numbered(n int) string {
+func numbered() string {
 	var b strings.Builder
-	for i := 1; i <= n; i++ {
+	for i := 1; i <= 20; i++ {
 		fmt.Fprintf(&b, "line %d\n", i)
 	}
 	return b.String()
@@ -52,12 +52,12 @@ func one(content string) []Patch {
 }
 
 func TestApply(t *testing.T) {
-	root := put(t, map[string]string{"net/x.c": numbered(20)})
+	root := put(t, map[string]string{"net/x.c": numbered()})
 	o, err := Apply(root, one(change10))
 	require.NoError(t, err)
 	require.Len(t, o.Files, 1)
 	require.Equal(t, "net/x.c", o.Files[0].Path)
-	want := strings.Replace(numbered(20), "line 10\n", "line ten\n", 1)
+	want := strings.Replace(numbered(), "line 10\n", "line ten\n", 1)
 	want = strings.Replace(want, "line 4\n", "line 3.5\nline 4\n", 1)
 	require.Equal(t, want, string(o.content["net/x.c"]))
 
@@ -72,7 +72,7 @@ func TestApply(t *testing.T) {
 }
 
 func TestApplyMoved(t *testing.T) {
-	root := put(t, map[string]string{"net/x.c": "new\nnew\nnew\n" + numbered(20)})
+	root := put(t, map[string]string{"net/x.c": "new\nnew\nnew\n" + numbered()})
 	o, err := Apply(root, one(change10))
 	require.NoError(t, err)
 	require.Contains(t, string(o.content["net/x.c"]), "new\nline 1\nline 2\nline 3\nline 3.5\n")
@@ -134,7 +134,7 @@ func TestApplyThereAndBack(t *testing.T) {
 }
 
 func TestHunkError(t *testing.T) {
-	root := put(t, map[string]string{"net/x.c": strings.Replace(numbered(20), "line 11\n", "line eleven\n", 1)})
+	root := put(t, map[string]string{"net/x.c": strings.Replace(numbered(), "line 11\n", "line eleven\n", 1)})
 	_, err := Apply(root, one(change10))
 	require.Equal(t, store.Kernel, store.FaultOf(err))
 	var he *HunkError
@@ -142,7 +142,7 @@ func TestHunkError(t *testing.T) {
 	require.Equal(t, 2, he.Hunk)
 	golden(t, "hunk.golden", err.Error())
 
-	root = put(t, map[string]string{"net/x.c": strings.Replace(numbered(20), "line 4\n", "line 3.5\nline 4\n", 1)})
+	root = put(t, map[string]string{"net/x.c": strings.Replace(numbered(), "line 4\n", "line 3.5\nline 4\n", 1)})
 	_, err = Apply(root, one(change10))
 	golden(t, "applied.golden", err.Error())
 

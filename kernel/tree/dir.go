@@ -121,7 +121,7 @@ func listDir(ctx context.Context, dir string) ([]*file, error) {
 			return err
 		}
 		st, ok := fi.Sys().(*syscall.Stat_t)
-		if !ok || !(fi.Mode().IsRegular() || fi.Mode()&fs.ModeSymlink != 0) {
+		if !ok || !fi.Mode().IsRegular() && fi.Mode()&fs.ModeSymlink == 0 {
 			return nil // a nested repository, a socket: not source
 		}
 		files[i] = &file{

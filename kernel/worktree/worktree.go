@@ -71,11 +71,11 @@ func (t *Tree) Dir(name string) (string, error) {
 }
 
 // Use brings the source into the wanted state and runs fn, which may write
-// into the slot's other directories. When the process dies on the way, or fn
-// is stopped by its context, the next user finds the slot unclean and starts
-// it over: an object file that a killed compiler left half-written looks
-// finished to make. An fn that fails by itself leaves the slot usable; make
-// removes the target of a failed command.
+// into the slot's other directories. An fn that fails by the kernel's fault
+// leaves the slot usable: make removes the target of a failed command. After
+// any other failure, and after the death of the process, the next user finds
+// the slot unclean and starts it over: an object file that a killed compiler
+// left half-written looks finished to make.
 func (t *Tree) Use(ctx context.Context, source store.Key, pristine string, o *series.Overlay, log io.Writer,
 	fn func(ctx context.Context) error,
 ) error {
@@ -99,6 +99,9 @@ func (t *Tree) Use(ctx context.Context, source store.Key, pristine string, o *se
 	err := fn(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err != nil && store.FaultOf(err) != store.Kernel {
+		return err
 	}
 	if end := t.slot.End(); err == nil {
 		err = end

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,9 @@ func victim(dir, pristine string) {
 		obj, err := wt.Dir("obj")
 		if err == nil {
 			err = os.WriteFile(filepath.Join(obj, "half.o"), nil, 0o644)
+		}
+		if err != nil {
+			return err
 		}
 		fmt.Println("ready")
 		select {}
@@ -187,21 +191,26 @@ func TestFailureKeepsTheSlotAndCancelDoesNot(t *testing.T) {
 	require.NoError(t, err)
 	root := pristine(t)
 	o := overlay(t, root, "")
-	boom := errors.New("does not compile")
-	wt, err := Open(t.Context(), st, "t", "plain")
-	require.NoError(t, err)
-	require.ErrorIs(t, wt.Use(t.Context(), "k", root, o, io.Discard, func(context.Context) error { return boom }), boom)
-	wt.Close()
-	_, log := use(t, st, "k", root, o)
-	require.NotContains(t, log, "fresh")
+	use(t, st, "k", root, o)
+	for boom, fresh := range map[error]bool{
+		store.KernelFault(errors.New("does not compile")): false,
+		errors.New("the OOM killer was here"):             true,
+	} {
+		wt, err := Open(t.Context(), st, "t", "plain")
+		require.NoError(t, err)
+		require.ErrorIs(t, wt.Use(t.Context(), "k", root, o, io.Discard, func(context.Context) error { return boom }), boom)
+		wt.Close()
+		_, log := use(t, st, "k", root, o)
+		require.Equal(t, fresh, strings.Contains(log, "fresh"), boom)
+	}
 
 	ctx, cancel := context.WithCancel(t.Context())
-	wt, err = Open(ctx, st, "t", "plain")
+	wt, err := Open(ctx, st, "t", "plain")
 	require.NoError(t, err)
 	err = wt.Use(ctx, "k", root, o, io.Discard, func(context.Context) error { cancel(); return nil })
 	require.ErrorIs(t, err, context.Canceled)
 	wt.Close()
-	_, log = use(t, st, "k", root, o)
+	_, log := use(t, st, "k", root, o)
 	require.Contains(t, log, "fresh")
 }
 

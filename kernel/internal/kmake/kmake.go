@@ -5,6 +5,7 @@
 package kmake
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -57,6 +58,8 @@ func DetectToolchain(ctx context.Context, storeDir string) (*Toolchain, error) {
 		// Paths below the store are hashed as relative ones, so that the
 		// same source in another store, tree or flavor hits.
 		tc.Env = append(tc.Env, "CCACHE_BASEDIR="+storeDir, "CCACHE_NOHASHDIR=1",
+			// ... but the compiler's messages name files as they are.
+			"CCACHE_ABSSTDERR=1",
 			// ccache does not hash prefix maps, which do change objects:
 			// count this up whenever prefixMaps changes.
 			"CCACHE_NAMESPACE=nftvm-1")
@@ -99,8 +102,9 @@ func (m *Make) prefixMaps() string {
 	return strings.Join(maps, " ")
 }
 
-// Run runs make with the targets and variables in args.
-func (m *Make) Run(ctx context.Context, args ...string) error {
+// Run runs make with the targets and variables in args. An error says what the
+// tools complained of, and whose fault that is; the error calls the run by what.
+func (m *Make) Run(ctx context.Context, what string, args ...string) error {
 	argv := []string{
 		"make", "-C", m.Src, "-j" + strconv.Itoa(max(m.Jobs, 1)),
 		// Messages of parallel compilers must not mix: they get quoted.
@@ -108,14 +112,20 @@ func (m *Make) Run(ctx context.Context, args ...string) error {
 		"O=" + m.Obj, "CC=" + m.Toolchain.CC, "HOSTCC=" + m.Toolchain.CC,
 	}
 	env := append([]string{
-		"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
+		// kbuild unexports LC_ALL, so the parts have to say it as well.
+		"LC_ALL=C", "LANG=C", "LC_CTYPE=C", "LC_MESSAGES=C", "TZ=UTC", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
 		"ARCH=x86_64", "KCFLAGS=" + m.prefixMaps(), "KAFLAGS=" + m.prefixMaps(),
 		// Set but empty: no "+" for a tree that git finds dirty.
 		"LOCALVERSION=",
 		"KBUILD_BUILD_USER=nftvm", "KBUILD_BUILD_HOST=nftvm", "KBUILD_BUILD_VERSION=1",
 		"KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970",
 	}, m.Toolchain.Env...)
-	return proc.Run(ctx, proc.Cmd{
-		Args: append(argv, args...), Env: env, Unset: leaks, Log: m.Log,
+	var said bytes.Buffer
+	err := proc.Run(ctx, proc.Cmd{
+		Args: append(argv, args...), Env: env, Unset: leaks, Log: io.MultiWriter(m.Log, &said),
 	})
+	if err != nil {
+		return explain(ctx, err, what, said.String(), m)
+	}
+	return nil
 }

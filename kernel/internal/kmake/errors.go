@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-package kbuild
+package kmake
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/kmake"
 )
 
 // CompileError is a build that failed, with what the tools said first.
@@ -53,22 +52,25 @@ var (
 )
 
 // Faults of the machine, not of the source, however the compiler puts them.
-var hostTroubleRE = regexp.MustCompile(`Killed signal|cannot allocate memory|Cannot allocate memory|virtual memory exhausted|` +
-	`Text file busy|: command not found|\S+: not found$|` +
+var hostTroubleRE = regexp.MustCompile(`Killed signal|^make(\[\d+\])?: \*\*\* .*\] (Terminated|Killed|Hangup|Interrupt|Quit)|cannot allocate memory|Cannot allocate memory|virtual memory exhausted|` +
+	`Text file busy|sh: (line )?(\d+: )?\S+: (command )?not found$|` +
 	// A header that a tool for the host wants: a package is missing.
 	`^(scripts|tools|certs)/\S+: fatal error: \S+: No such file or directory`)
 
-// buildError turns a failed make and its log into an error that says what is
+// explain turns a failed make and its log into an error that says what is
 // wrong with the source, or with the machine.
-func buildError(ctx context.Context, err error, what, log string, m *kmake.Make) error {
+func explain(ctx context.Context, err error, what, log string, m *Make) error {
 	var exit *exec.ExitError
 	if ctx.Err() != nil || !errors.As(err, &exit) {
 		return err
 	}
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return fmt.Errorf("%s was ended from outside: %v", what, err)
+	}
 	if strings.Contains(log, "No space left on device") {
 		return fmt.Errorf("%s: %w", what, syscall.ENOSPC)
 	}
-	lines := scanLines(log)
+	lines := strings.Split(log, "\n")
 	for i := range lines {
 		lines[i] = strings.ReplaceAll(lines[i], m.Src+"/", "")
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-package kbuild
+package kmake
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/kmake"
 )
 
 func failed(t *testing.T) error {
@@ -54,7 +53,7 @@ make[3]: *** [net/netfilter] Error 2
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := buildError(t.Context(), failed(t), "make", c.log, &kmake.Make{Src: "/s/src"})
+			err := explain(t.Context(), failed(t), "make", c.log, &Make{Src: "/s/src"})
 			require.Equal(t, store.Kernel, store.FaultOf(err))
 			require.Contains(t, err.Error(), c.want)
 		})
@@ -62,38 +61,41 @@ make[3]: *** [net/netfilter] Error 2
 }
 
 func TestBuildErrorOfTheMachine(t *testing.T) {
-	m := &kmake.Make{Src: "/s/src"}
-	err := buildError(t.Context(), failed(t), "make", "fatal error: error writing to /tmp/x.s: No space left on device\n", m)
+	m := &Make{Src: "/s/src"}
+	err := explain(t.Context(), failed(t), "make", "fatal error: error writing to /tmp/x.s: No space left on device\n", m)
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.Equal(t, store.Harness, store.FaultOf(err))
 
-	err = buildError(t.Context(), failed(t), "make", "gcc: fatal error: Killed signal terminated program cc1\n", m)
+	err = explain(t.Context(), failed(t), "make", "gcc: fatal error: Killed signal terminated program cc1\n", m)
 	require.Equal(t, store.Harness, store.FaultOf(err))
 	require.ErrorContains(t, err, "Killed signal")
 
-	err = buildError(t.Context(), failed(t), "make", "/s/src/certs/extract-cert.c:21:10: fatal error: openssl/bio.h: No such file or directory\n", m)
+	err = explain(t.Context(), failed(t), "make", "/s/src/certs/extract-cert.c:21:10: fatal error: openssl/bio.h: No such file or directory\n", m)
 	require.Equal(t, store.Harness, store.FaultOf(err))
 	require.ErrorContains(t, err, "openssl/bio.h")
 
+	// Somebody else ended it, as the OOM killer does.
+	for _, how := range []string{"Terminated", "Killed"} {
+		err = explain(t.Context(), failed(t), "make", "  CC      a.o\n"+how+"\nmake[4]: *** [scripts/Makefile.build:234: a.o] "+how+"\n", m)
+		require.Equal(t, store.Harness, store.FaultOf(err))
+		require.ErrorContains(t, err, "make failed for a reason of this machine: make[4]: *** ")
+	}
+
+	err = explain(t.Context(), exec.Command("sh", "-c", "kill -9 $$").Run(), "make", "a.c:1:1: error: half a mess", m)
+	require.Equal(t, store.Harness, store.FaultOf(err))
+	require.ErrorContains(t, err, "make was ended from outside: signal: killed")
+	err = explain(t.Context(), failed(t), "make", "/bin/sh: 1: bc: not found\n", m)
+	require.Equal(t, store.Harness, store.FaultOf(err))
+
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, buildError(ctx, context.Canceled, "make", "x.c:1:1: error: y\n", m), context.Canceled)
+	require.ErrorIs(t, explain(ctx, context.Canceled, "make", "x.c:1:1: error: y\n", m), context.Canceled)
 	gone := errors.New("no make")
-	require.ErrorIs(t, buildError(t.Context(), gone, "make", "", m), gone)
+	require.ErrorIs(t, explain(t.Context(), gone, "make", "", m), gone)
 }
 
 func TestManyErrorsAreCut(t *testing.T) {
 	log := strings.Repeat("a.c:1:1: error: one\na.c:2:1: error: two\na.c:3:1: error: three\na.c:4:1: error: four\n", 2)
-	err := buildError(t.Context(), failed(t), "make", log, &kmake.Make{Src: "/s"})
+	err := explain(t.Context(), failed(t), "make", log, &Make{Src: "/s"})
 	require.Equal(t, "make failed\n  a.c:1:1: error: one\n  a.c:2:1: error: two\n  a.c:3:1: error: three\n  ... and 1 more", err.Error())
-}
-
-func TestMatters(t *testing.T) {
-	for path, want := range map[string]bool{
-		"net/netfilter/nft_offload.c": true, "net/netfilter/Kconfig": true, "Makefile": true, "tools/objtool/check.c": true,
-		"Documentation/networking/nft_offload.rst": false, "tools/testing/selftests/net/x.sh": false, "MAINTAINERS": false,
-		"Documentation/Kconfig": true, "samples/Kconfig": true,
-	} {
-		require.Equal(t, want, Matters(path), path)
-	}
 }
