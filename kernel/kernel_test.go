@@ -26,8 +26,9 @@ PATCHLEVEL = 3
 SUBLEVEL = 4
 EXTRAVERSION =
 
-REL := 7.3.4
-S := $(CURDIR)
+REL := $(VERSION).$(PATCHLEVEL).$(SUBLEVEL)
+# Without MO, an M= build finds its sources beside its objects only.
+S := $(if $(M),$(if $(MO),$(CURDIR),$(O)),$(CURDIR))
 tinyconfig:
 	@printf '# CONFIG_NET is not set\nCONFIG_TINY=y\n' > $(O)/.config
 olddefconfig:
@@ -144,6 +145,27 @@ func TestBuild(t *testing.T) {
 	require.Empty(t, ran(again))
 	require.Equal(t, b.Key, again.Key)
 	require.NoDirExists(t, filepath.Join(c.b.Store.Dir(), "slots", "mini-plain"))
+}
+
+// Before 6.13 there is no MO=.
+func TestBuildManualOfOldKernels(t *testing.T) {
+	c := newCell(t)
+	c.put("linux/Makefile", strings.NewReplacer("VERSION = 7", "VERSION = 6", "PATCHLEVEL = 3", "PATCHLEVEL = 12").Replace(miniature))
+	b, err := c.build()
+	require.NoError(t, err)
+	require.Equal(t, "6.12.4", b.Release)
+	first, err := os.ReadFile(b.Manual + "/nft_offload.ko")
+	require.NoError(t, err)
+	_, err = os.Lstat(filepath.Join(c.b.Store.Dir(), "slots/mini-plain/src/net/netfilter/manual.o"))
+	require.ErrorIs(t, err, os.ErrNotExist, "an object in the source tree would be taken for the in-tree one")
+
+	c.put("patches/series", "0001-main.patch\n0002-manual.patch\n")
+	c.put("patches/0002-manual.patch", patch("net/netfilter/manual.c", "int manual_version = 1;", "int manual_version = 2;"))
+	b, err = c.build()
+	require.NoError(t, err)
+	second, err := os.ReadFile(b.Manual + "/nft_offload.ko")
+	require.NoError(t, err)
+	require.False(t, string(first) == string(second), "the changed source was not seen")
 }
 
 func TestBuildIsIncremental(t *testing.T) {

@@ -28,13 +28,17 @@ func BuildManual(ctx context.Context, m *kmake.Make, kit, version, dir string) e
 	}
 	args := []string{"M=" + ManualDir + "/"}
 	out := filepath.Join(m.Obj, ManualDir)
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
 	if kver.AtLeast(version, "6.13") {
 		// From 6.13 on, objects of a relative M= land in the source tree
 		// unless they are sent elsewhere.
-		if err := os.MkdirAll(out, 0o755); err != nil {
-			return err
-		}
 		args = append(args, "MO="+out)
+	} else if err := linkSources(filepath.Join(m.Src, ManualDir), out); err != nil {
+		// Before that they land in the object directory, and 6.10 to 6.12
+		// look for the sources nowhere else.
+		return err
 	}
 	if err := m.Run(ctx, "make M="+ManualDir+"/ modules", append(args, "modules")...); err != nil {
 		return err
@@ -54,6 +58,33 @@ func BuildManual(ctx context.Context, m *kmake.Make, kit, version, dir string) e
 		return fmt.Errorf("make M=%s/ modules made no module", ManualDir)
 	}
 	return nil
+}
+
+// linkSources makes dst a farm of symbolic links to the files below src. Real
+// files in dst are objects, and stay.
+func linkSources(src, dst string) error {
+	err := filepath.WalkDir(dst, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink == 0 {
+			return err
+		}
+		return os.Remove(p) // its file may be gone
+	})
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(src, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(src, p)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(dst, rel), 0o755)
+		}
+		return os.Symlink(p, filepath.Join(dst, rel))
+	})
 }
 
 // layKit brings the kit's files into the object directory of the manual build.
