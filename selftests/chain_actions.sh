@@ -46,6 +46,16 @@ start()
 	wait_value "$2" hw_stat entries
 }
 
+# start_maybe RULE: the module may know better than to offload this one
+start_maybe()
+{
+	if [ "$mode" = flag ]; then
+		start "$1" 1
+	else
+		load "$1" || fail "$(< "$TMP/nft.err")"
+	fi
+}
+
 # expect_hw REGEX PACKETS [BYTES]
 expect_hw()
 {
@@ -191,8 +201,13 @@ t_accept()
 	flush_wire
 	expect_hw 'action=accept' $N $((N * $(udp_len pass)))
 	expect_seen pass $N
-	# Software evaluates what it is given again.
-	expect "software counter" "$(sw_counter r 'action=accept')" $N
+	# Software evaluates what it is given again. That makes two counts with
+	# "flags offload"; the module counts a packet once.
+	if [ "$mode" = flag ]; then
+		expect "hardware and software" "$(nft_counter r)" $((2 * N))
+	else
+		expect "counter of the rule" "$(nft_counter r)" $N
+	fi
 	expect "hardware accepts" "$(hw_stat accept)" $((accepts + N))
 }
 
@@ -310,7 +325,7 @@ t_truncated()
 # entries are the same, so hardware leaves the packet to the host.
 t_ip6_extension_header()
 {
-	local udp
+	local udp hits
 
 	udp=$(hex_udp 9 "$(hex_tag $t.l4proto)")
 	start 'udp dport 9 counter drop comment "r"' 1
@@ -319,18 +334,19 @@ t_ip6_extension_header()
 	expect_host_only l4proto r 'dport=9/'
 
 	udp=$(hex_udp 9 "$(hex_tag $t.nexthdr)")
-	start 'ip6 nexthdr udp counter drop comment "r"' 1
+	start_maybe 'ip6 nexthdr udp counter drop comment "r"'
+	hits=$(hw_stat hit)
 	send_raw $N 86dd "$(hex_ip6 0 1100050200000100$udp)"
 	flush_wire
-	expect_hw 'l4proto=17/' 0
+	expect "hardware hits" "$(hw_stat hit)" "$hits"
 	expect_seen nexthdr $N
-	expect "software counter" "$(sw_counter r 'l4proto=17/')" 0
+	expect "counter of the rule" "$(nft_counter r)" 0
 }
 
 # meta protocol (of ip saddr) looks behind the tag, ether type does not.
 t_vlan_tagged()
 {
-	local udp
+	local udp hits
 
 	udp=$(hex_udp 9 "$(hex_tag $t.addr)")
 	start "ip saddr $FAR_IP udp dport 9 counter drop comment \"r\"" 1
@@ -354,10 +370,11 @@ t_vlan_tagged()
 
 	# In software that is the inner of two tags.
 	udp=$(hex_udp 9 "$(hex_tag $t.meta)")
-	start 'meta protocol vlan counter drop comment "r"' 1
+	start_maybe 'meta protocol vlan counter drop comment "r"'
+	hits=$(hw_stat hit)
 	send_raw $N 0800 "$(hex_ip4 17 0 $udp)" 81000005
 	flush_wire
-	expect_hw 'vlan=0x8100:' 0
+	expect "hardware hits" "$(hw_stat hit)" "$hits"
 	expect_seen meta $N
 }
 
