@@ -51,20 +51,28 @@ type Step struct {
 	p     *Progress
 	label string
 	bar   *mpb.Bar
+	wait  *time.Timer // where there is no bar
 	start time.Time
 	once  sync.Once
 }
+
+// announceAfter is how long a step may take before its start gets a line.
+const announceAfter = 3 * time.Second
 
 // Start shows a step of a cell; expected is its last duration in seconds, 0
 // when it is not known.
 func (p *Progress) Start(cell, name string, expected float64) *Step {
 	s := &Step{p: p, label: fmt.Sprintf("%-12s %s", cell, name), start: time.Now()}
 	if p.bars == nil {
-		if expected >= 10 {
-			p.Line("%s: started, last time it took %.0f s", s.label, expected)
-		} else if expected == 0 {
-			p.Line("%s: started", s.label)
-		}
+		// Most steps come from the store and end at once; only one that
+		// somebody waits for is worth two lines.
+		s.wait = time.AfterFunc(announceAfter, func() {
+			if expected > 0 {
+				p.Line("%s: running, last time it took %.0f s", s.label, expected)
+			} else {
+				p.Line("%s: running", s.label)
+			}
+		})
 		return s
 	}
 	s.bar = p.bars.New(0, mpb.SpinnerStyle(),
@@ -85,6 +93,9 @@ func (s *Step) End(format string, args ...any) {
 	s.once.Do(func() {
 		if s.bar != nil {
 			s.bar.Abort(true)
+		}
+		if s.wait != nil {
+			s.wait.Stop()
 		}
 		s.p.Line("%s: %s", s.label, firstLine(fmt.Sprintf(format, args...)))
 	})
