@@ -172,7 +172,7 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 	theirs = append(theirs, listener)
 
 	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs},
-		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, kernelConsole{console}, agentPort{agent}, monitor{listener}}
+		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}, kernelConsole{console}, agentPort{agent}, monitor{listener}}
 	var early net.Conn
 	if o.EarlyConsole {
 		if early, err = pair(consoleBuffer); err != nil {
