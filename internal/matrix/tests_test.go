@@ -10,6 +10,8 @@ import (
 
 	goversion "github.com/hashicorp/go-version"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 )
 
 // layout makes a configs/ and a selftests/ directory.
@@ -79,4 +81,23 @@ func TestMatch(t *testing.T) {
 	require.ErrorContains(t, err, "upstream/c", "the error lists the known tests")
 	_, err = Match(specs, []string{"["})
 	require.ErrorContains(t, err, "pattern")
+}
+
+// What a resumed run keeps: verdicts about the test, of the very same kernel.
+func TestKept(t *testing.T) {
+	old := &report.Results{Cells: []report.Cell{{
+		Tree: "7.3", Flavor: "plain", Build: "key",
+		Tests: []report.Test{
+			{Name: "a", Verdict: report.Pass}, {Name: "b", Verdict: report.Fail}, {Name: "c", Verdict: report.Error},
+		},
+	}}}
+	r := &Run{old: old}
+	same := &report.Cell{Tree: "7.3", Flavor: "plain", Build: "key"}
+	require.NotNil(t, r.kept(same, "a"))
+	require.NotNil(t, r.kept(same, "b"))
+	require.Nil(t, r.kept(same, "c"), "a fault of the harness is no verdict")
+	require.Nil(t, r.kept(same, "d"))
+	require.Nil(t, r.kept(&report.Cell{Tree: "7.3", Flavor: "plain", Build: "other"}, "a"), "another kernel")
+	require.Nil(t, r.kept(&report.Cell{Tree: "7.3", Flavor: "plain"}, "a"))
+	require.Nil(t, (&Run{}).kept(same, "a"), "not resumed")
 }

@@ -34,7 +34,9 @@ func (a Accel) cpu() string {
 	if a == KVM {
 		return "host"
 	}
-	return "max"
+	// Translating code and walking tables cost TCG the most; a fifth level
+	// of page tables is one more for every miss.
+	return "max,-la57"
 }
 
 // DefaultBinary is the QEMU that is looked for in PATH.

@@ -145,6 +145,8 @@ static noinline void provoke_hung(void)
 
 static noinline void provoke_spin(void)
 {
+	/* A preemptible kernel would run the watchdog's thread in between. */
+	preempt_disable();
 	for (;;)
 		cpu_relax();
 }
