@@ -163,7 +163,7 @@ t_own_namespace_only()
 	expect "value in another namespace" "$(far "cat $SYSCTL_FILE")" 0
 	expect "rules listed in another namespace" "$(far "grep -vc '^#' $PROC")" 0
 	expect_entries 2
-	far "echo 1 > "$SYSCTL_FILE"; echo 0 > $SYSCTL_FILE"
+	far "echo 1 > $SYSCTL_FILE; echo 0 > $SYSCTL_FILE"
 	expect_entries 2
 	done_with
 }
@@ -299,7 +299,7 @@ _gone_setup()
 			udp dport 10 counter accept
 		}
 	}' || return 1
-	echo 1 > $SYSCTL_FILE
+	echo 1 > "$SYSCTL_FILE"
 }
 
 t_netns_exit()
