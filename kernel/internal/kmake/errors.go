@@ -65,7 +65,7 @@ func explain(ctx context.Context, err error, what, log string, m *Make) error {
 		return err
 	}
 	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return fmt.Errorf("%s was ended from outside: %v", what, err)
+		return fmt.Errorf("%s was ended from outside: %w", what, err)
 	}
 	if strings.Contains(log, "No space left on device") {
 		return fmt.Errorf("%s: %w", what, syscall.ENOSPC)
