@@ -107,7 +107,9 @@ grep -m1 resolution /proc/timer_list || true
 		lines := strings.Fields(output(t, res))
 		require.GreaterOrEqual(t, len(lines), 3)
 		require.Equal(t, strconv.Itoa(cpus), lines[0])
-		require.Contains(t, []string{"tsc", "kvm-clock"}, lines[1])
+		// tsc-early is the same counter, until the kernel has refined its
+		// rate; a guest that boots in a second may be asked before that.
+		require.Contains(t, []string{"tsc", "tsc-early", "kvm-clock"}, lines[1])
 		t.Logf("50 pings, 2 ms apart: %s ms", lines[2])
 	}
 }
