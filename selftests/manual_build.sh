@@ -23,15 +23,15 @@ t_insmod()
 	after=$(cat /proc/sys/kernel/tainted)
 	# Built with M=, so the kernel says O, and nothing else.
 	new=$((after & ~before & ~TAINT_OOT))
-	expect "taint besides O" $new 0
-	expect "taint O" $((after & TAINT_OOT)) $TAINT_OOT
+	expect "taint besides O" "$new" 0
+	expect "taint O" $((after & TAINT_OOT)) "$TAINT_OOT"
 	expect "taint flags of the module" "$(cat /sys/module/nft_offload/taint)" O
 }
 
 t_sysctl()
 {
 	expect "value at first" "$(cat /proc/sys/net/netfilter/nf_flow_offload)" 0
-	sysctl -qw $SYSCTL=1 || fail "sysctl -w $SYSCTL=1"
+	sysctl -qw "$SYSCTL"=1 || fail "sysctl -w $SYSCTL=1"
 	expect "value now" "$(cat /proc/sys/net/netfilter/nf_flow_offload)" 1
 }
 
@@ -53,9 +53,9 @@ t_packets()
 	send 10 ten
 	flush_wire
 	expect_seen nine 0
-	expect_seen ten $N
-	expect "packets of the entry" "$(hw_field packets 'dport=9/')" $N
-	expect "counter in nft list" "$(nft_counter "by hand")" $N
+	expect_seen ten "$N"
+	expect "packets of the entry" "$(hw_field packets 'dport=9/')" "$N"
+	expect "counter in nft list" "$(nft_counter "by hand")" "$N"
 }
 
 t_rmmod()

@@ -48,10 +48,10 @@ t_rule_in_chain()
 	send 13 thirteen
 	flush_wire
 	expect_seen nine 0
-	expect_seen ten $N
-	expect "counter of the set's rule" "$(nft_counter set)" $N
-	expect "counter of the drop behind it" "$(nft_counter all)" $N
-	expect "hardware counter of the first rule" "$(listed_packets first)" $N
+	expect_seen ten "$N"
+	expect "counter of the set's rule" "$(nft_counter set)" "$N"
+	expect "counter of the drop behind it" "$(nft_counter all)" "$N"
+	expect "hardware counter of the first rule" "$(listed_packets first)" "$N"
 	stop
 }
 
@@ -79,15 +79,15 @@ t_prefix_moves()
 	expect_state second software
 	send 10 ten
 	flush_wire
-	expect "counter of the limited accept" "$(nft_counter limit)" $N
-	expect_seen ten $N
+	expect "counter of the limited accept" "$(nft_counter limit)" "$N"
+	expect_seen ten "$N"
 	nft_do replace rule netdev t c handle "$(handle limit)" \
 		udp dport 10 counter accept comment '"limit"'
 	expect_entries 4
 	send 10 again
 	flush_wire
-	expect "counter of the accept" "$(nft_counter limit)" $N
-	expect_seen again $N
+	expect "counter of the accept" "$(nft_counter limit)" "$N"
+	expect_seen again "$N"
 	nft_do insert rule netdev t c limit rate 1000/second
 	expect_entries 0
 	stop
@@ -117,15 +117,15 @@ t_chain_before()
 	expect_state late software
 	expect_why late 'behind rule %early% of chain guard: rate limit cannot be offloaded'
 	send 9 nine
-	wait_value $N tap_count far1 "$t.nine"
+	wait_value "$N" tap_count far1 "$t.nine"
 	flush_far1
-	expect "packets forwarded" "$(tap_count far1 "$t.nine")" $N
+	expect "packets forwarded" "$(tap_count far1 "$t.nine")" "$N"
 	expect "counter of the drop behind" "$(nft_counter late)" 0
 	nft_do delete table netdev early
 	expect_entries 1
 	send 9 late
 	flush_wire
-	expect "counter of the drop, now in hardware" "$(nft_counter late)" $N
+	expect "counter of the drop, now in hardware" "$(nft_counter late)" "$N"
 	expect_seen late 0
 	stop
 }
@@ -180,11 +180,11 @@ t_accept_ends_its_chain()
 	send 9 nine
 	send 11 eleven
 	flush_wire
-	expect_seen nine $N
-	expect "counter of the accept" "$(nft_counter a)" $N
-	expect "counter of the drop behind it" "$(nft_counter b)" $N
+	expect_seen nine "$N"
+	expect "counter of the accept" "$(nft_counter a)" "$N"
+	expect "counter of the drop behind it" "$(nft_counter b)" "$N"
 	expect_seen eleven 0
-	expect "counter of the third chain" "$(nft_counter c)" $N
+	expect "counter of the third chain" "$(nft_counter c)" "$N"
 	stop
 }
 
@@ -236,7 +236,7 @@ t_contradiction()
 	END
 	send 9 nine
 	flush_wire
-	expect_seen nine $N
+	expect_seen nine "$N"
 	expect "counter of the rule" "$(nft_counter never)" 0
 	stop
 }
@@ -284,7 +284,7 @@ t_chains_in_the_way()
 	expect_why r '^the table is dormant$' -
 	send 9 nine
 	flush_wire
-	expect_seen nine $N
+	expect_seen nine "$N"
 	nft_do add table netdev t
 	expect_entries 1
 	stop
@@ -372,8 +372,8 @@ t_hardware_full()
 	expect_why c 'full.*error -28.*rule %d% stays in software behind it'
 	send 11 eleven
 	flush_wire
-	expect_seen eleven $N
-	expect "counter of the accept" "$(nft_counter c)" $N
+	expect_seen eleven "$N"
+	expect "counter of the accept" "$(nft_counter c)" "$N"
 
 	# One more in front: what was last must go.
 	nft_do insert rule netdev t c udp dport 12 counter drop comment '"z"'
@@ -406,7 +406,7 @@ t_target_gone()
 	# as in software: a forward to nowhere is a drop
 	send 9 nine
 	flush_wire
-	expect "counter of the rule" "$(nft_counter f)" $N
+	expect "counter of the rule" "$(nft_counter f)" "$N"
 	expect_why f 'the device it forwards to does not exist'
 	move_back
 	stop

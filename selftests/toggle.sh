@@ -52,9 +52,9 @@ expect_software()
 	expect_ledger_empty
 	expect_same_ruleset
 	_n=$((_n + 1))
-	send 9 soft$_n
+	send 9 soft"$_n"
 	flush_wire
-	expect_seen soft$_n $N
+	expect_seen soft"$_n" "$N"
 	expect "packets that escaped" "$(nft_counter escaped)" 0
 }
 
@@ -64,9 +64,9 @@ expect_hardware()
 	expect_entries 1 1
 	expect_same_ruleset
 	_n=$((_n + 1))
-	send 9 hard$_n
+	send 9 hard"$_n"
 	flush_wire
-	expect_seen hard$_n 0
+	expect_seen hard"$_n" 0
 	expect "packets that escaped" "$(nft_counter escaped)" 0
 }
 
@@ -80,7 +80,7 @@ t_default_off()
 {
 	expect "value in a new namespace" "$(< "$SYSCTL_FILE")" 0
 	load_rules
-	expect "listing" "$(grep -vc '^#' $PROC)" 0
+	expect "listing" "$(grep -vc '^#' "$PROC")" 0
 	expect_software
 	done_with
 }
@@ -110,13 +110,13 @@ t_counters()
 	offload 1
 	send 8 pass
 	flush_wire
-	expect "counter of the accept" "$(nft_counter accept)" $N
-	expect "hardware counter of the accept" "$(listed_packets accept)" $N
-	expect_seen pass $N
+	expect "counter of the accept" "$(nft_counter accept)" "$N"
+	expect "hardware counter of the accept" "$(listed_packets accept)" "$N"
+	expect_seen pass "$N"
 	send 9 drop
 	flush_wire
-	expect "counter of the drop, in hardware" "$(nft_counter drop)" $N
-	expect "the same, listed again" "$(nft_counter drop)" $N
+	expect "counter of the drop, in hardware" "$(nft_counter drop)" "$N"
+	expect "the same, listed again" "$(nft_counter drop)" "$N"
 	# an entry that has to go must not take its counts with it, which
 	# nobody has asked for yet
 	send 9 again
@@ -226,13 +226,13 @@ t_rename()
 
 	for on in 0 1; do
 		load_rules
-		offload $on
+		offload "$on"
 		ip link set sut0 name renamed0 || fail "cannot rename sut0"
-		send 9 renamed$on
+		send 9 renamed"$on"
 		flush_wire
-		if [ $on = 0 ]; then
+		if [ "$on" = 0 ]; then
 			soft=$(nft_counter drop)
-			expect_seen renamed0 $N
+			expect_seen renamed0 "$N"
 		else
 			expect "counter of the drop" "$(nft_counter drop)" "$soft"
 			expect_seen renamed1 $((N - soft))
@@ -270,13 +270,13 @@ t_device_deleted()
 	nft_do add rule netdev dormant d udp dport 9 drop
 	offload 1
 	expect_entries 2
-	expect "dormant rules listed" "$(grep -c '^dormant d ' $PROC)" 1
+	expect "dormant rules listed" "$(grep -c '^dormant d ' "$PROC")" 1
 	flood 9
 	flood_more 20
-	echo "$SUT_ID" > $NSIM_BUS/del_device || fail "cannot delete netdevsim$SUT_ID"
+	echo "$SUT_ID" > "$NSIM_BUS"/del_device || fail "cannot delete netdevsim$SUT_ID"
 	flood_stop > /dev/null
 	expect_ledger_empty
-	expect "lines of the device" "$(grep -c ' sut' $PROC)" 0
+	expect "lines of the device" "$(grep -c ' sut' "$PROC")" 0
 	offload 0
 	load < /dev/null
 }
@@ -284,7 +284,7 @@ t_device_deleted()
 # Runs in a namespace that will go, with a device of its own.
 _gone_setup()
 {
-	echo "$1 1" > $NSIM_BUS/new_device || return 1
+	echo "$1 1" > "$NSIM_BUS"/new_device || return 1
 	ip -o link show | while read -r _ dev _; do
 		case $dev in
 		lo:|sit*|ip6*)	;;
@@ -306,18 +306,18 @@ t_netns_exit()
 {
 	local id=$((SUT_ID + 1)) ns=gone-$$
 
-	ip netns add $ns || fail "cannot create a namespace"
-	ip netns exec $ns bash -c "$(declare -f _gone_setup)
+	ip netns add "$ns" || fail "cannot create a namespace"
+	ip netns exec "$ns" bash -c "$(declare -f _gone_setup)
 		NSIM_BUS=$NSIM_BUS SYSCTL_FILE=$SYSCTL_FILE; _gone_setup $id" ||
 		fail "cannot set up the namespace"
 	expect "ledger: entries" "$(ledger entries)" 2
 	expect "ledger: bound" "$(ledger bound)" 1
-	ip netns del $ns
+	ip netns del "$ns"
 	wait_value 0 ledger entries
 	wait_value 0 ledger bound
 	expect_ledger_empty
 	# netdevsim moves to the initial namespace then
-	echo $id > $NSIM_BUS/del_device
+	echo "$id" > "$NSIM_BUS"/del_device
 }
 
 # netns_exit uses none of the ports that device_deleted deletes.

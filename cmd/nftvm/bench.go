@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/bench"
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/matrix"
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
+)
+
+func newBench(p *project) *cobra.Command {
+	f := runFlags{flavors: []string{"plain"}}
+	cold := false
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure the figures that the project promises, on this machine",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return doBench(cmd.Context(), p, f, cold)
+		},
+	}
+	cmd.Flags().StringVar(&f.out, "out", "out/bench", "directory for the results and the throw-away stores")
+	cmd.Flags().BoolVar(&cold, "cold", false, "also build one tree with nothing cached, beside a bare make: two whole builds")
+	return cmd
+}
+
+func doBench(ctx context.Context, p *project, f runFlags, cold bool) error {
+	s, err := prepare(ctx, p, f)
+	if err != nil {
+		return err
+	}
+	defer s.progress.Close()
+	out, err := filepath.Abs(f.out)
+	if err != nil {
+		return err
+	}
+	b := &bench.Bench{
+		Store:   s.store,
+		Builder: s.builder,
+		Run:     func() *matrix.Run { return s.matrix(filepath.Join(out, "run")) },
+		Tree:    s.trees[len(s.trees)-1],
+		Out:     out,
+		Cold:    cold,
+		Say:     func(format string, args ...any) { s.progress.Line("bench: "+format, args...) },
+	}
+	figures, err := b.Do(ctx)
+	s.progress.Close()
+	bench.Table(os.Stdout, figures)
+	if err != nil {
+		return err
+	}
+	for _, f := range figures {
+		if !f.Met() {
+			fmt.Printf("\n%s is above its target\n", f.Name)
+			return exitCode(report.ExitFail)
+		}
+	}
+	return nil
+}

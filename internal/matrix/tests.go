@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package matrix
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	goversion "github.com/hashicorp/go-version"
+)
+
+// ourSuite names the tests of selftests/.
+const ourSuite = "nft_offload"
+
+// Spec is one test before it meets a tree.
+type Spec struct {
+	// Name is suite/script without .sh.
+	Name string `yaml:"name"`
+	// Path is the script's place in the kernel tree; "" for one of ours.
+	Path string `yaml:"path"`
+	// Trees constrains the kernel versions; "" is every one.
+	Trees   string        `yaml:"trees"`
+	Taint   string        `yaml:"taint"`
+	Timeout time.Duration `yaml:"timeout"`
+	VCPUs   int           `yaml:"vcpus"`
+	Files   []string      `yaml:"files"`
+	// ICount counts the guest's time by instructions, see vmtest.Test.
+	ICount int `yaml:"icount"`
+	// Leak is why the test may leave something behind; "" is: it may not.
+	Leak string `yaml:"leak"`
+
+	constraint goversion.Constraints
+}
+
+// Planned says whether the test is meant for a kernel version such as 7.3.4.
+func (s *Spec) Planned(version *goversion.Version) bool {
+	return s.constraint == nil || s.constraint.Check(version.Core())
+}
+
+// LoadSpecs reads configs/tests.yaml and finds the scripts of selftests/.
+func LoadSpecs(configs, selftests string) ([]Spec, error) {
+	file := filepath.Join(configs, "tests.yaml")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var doc struct {
+		Tests []Spec `yaml:"tests"`
+	}
+	if err := yaml.NewDecoder(bytes.NewReader(raw), yaml.Strict()).Decode(&doc); err != nil {
+		return nil, fmt.Errorf("%s: %s", file, yaml.FormatError(err, false, true))
+	}
+	deflt, err := defaultTimeout(filepath.Join(selftests, "settings"))
+	if err != nil {
+		return nil, err
+	}
+	scripts, err := filepath.Glob(filepath.Join(selftests, "*.sh"))
+	if err != nil {
+		return nil, err
+	}
+	specs := doc.Tests
+	for _, sc := range scripts {
+		base := strings.TrimSuffix(filepath.Base(sc), ".sh")
+		name := ourSuite + "/" + base
+		if base == "lib" || strings.HasSuffix(base, "_lib") || slices.ContainsFunc(specs, func(s Spec) bool { return s.Name == name }) {
+			continue
+		}
+		specs = append(specs, Spec{Name: name})
+	}
+	for i := range specs {
+		s := &specs[i]
+		if s.Path == "" {
+			if _, err := os.Stat(filepath.Join(selftests, path.Base(s.Name)+".sh")); err != nil {
+				return nil, fmt.Errorf("%s: test %s has neither a path nor a script: %w", file, s.Name, err)
+			}
+		}
+		if s.Timeout == 0 {
+			s.Timeout = deflt
+		}
+		if s.VCPUs == 0 {
+			s.VCPUs = 1
+		}
+		if s.Trees != "" {
+			if s.constraint, err = goversion.NewConstraint(s.Trees); err != nil {
+				return nil, fmt.Errorf("%s: test %s: trees: %w", file, s.Name, err)
+			}
+		}
+	}
+	slices.SortFunc(specs, func(a, b Spec) int { return strings.Compare(a.Name, b.Name) })
+	return specs, nil
+}
+
+// defaultTimeout reads the timeout=SECONDS line of a kselftest settings file.
+func defaultTimeout(file string) (time.Duration, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(raw)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "timeout="); ok {
+			n, err := strconv.Atoi(v)
+			if err != nil || n <= 0 {
+				return 0, fmt.Errorf("%s: timeout=%s is no number of seconds", file, v)
+			}
+			return time.Duration(n) * time.Second, nil
+		}
+	}
+	return 0, fmt.Errorf("%s: no timeout= line", file)
+}
+
+// ErrNoTests is a selection that matches nothing.
+var ErrNoTests = errors.New("no test matches")
+
+// Match selects the tests whose name matches any of the globs; none means all.
+func Match(specs []Spec, globs []string) ([]Spec, error) {
+	if len(globs) == 0 {
+		return specs, nil
+	}
+	var out []Spec
+	for _, g := range globs {
+		found := false
+		for _, s := range specs {
+			ok, err := path.Match(g, s.Name)
+			if err != nil {
+				return nil, fmt.Errorf("test pattern %q: %w", g, err)
+			}
+			if ok {
+				found = true
+				if !slices.ContainsFunc(out, func(o Spec) bool { return o.Name == s.Name }) {
+					out = append(out, s)
+				}
+			}
+		}
+		if !found {
+			var names []string
+			for _, s := range specs {
+				names = append(names, s.Name)
+			}
+			return nil, fmt.Errorf("%w %q; known tests: %s", ErrNoTests, g, strings.Join(names, ", "))
+		}
+	}
+	return out, nil
+}

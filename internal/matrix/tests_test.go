@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package matrix
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	goversion "github.com/hashicorp/go-version"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
+)
+
+// layout makes a configs/ and a selftests/ directory.
+func layout(t *testing.T, testsYAML string, scripts ...string) (configs, selftests string) {
+	t.Helper()
+	configs, selftests = filepath.Join(t.TempDir(), "c"), filepath.Join(t.TempDir(), "s")
+	require.NoError(t, os.Mkdir(configs, 0o755))
+	require.NoError(t, os.Mkdir(selftests, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(configs, "tests.yaml"), []byte(testsYAML), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(selftests, "settings"), []byte("# c\ntimeout=45\n"), 0o644))
+	for _, s := range scripts {
+		require.NoError(t, os.WriteFile(filepath.Join(selftests, s), nil, 0o755))
+	}
+	return configs, selftests
+}
+
+func TestLoadSpecs(t *testing.T) {
+	configs, selftests := layout(t, `
+tests:
+  - name: nft_offload/manual
+    taint: O
+  - name: upstream/u
+    path: tools/u.sh
+    trees: ">= 7.2"
+    timeout: 3m
+    vcpus: 2
+`, "lib.sh", "manual.sh", "found.sh")
+	specs, err := LoadSpecs(configs, selftests)
+	require.NoError(t, err)
+	require.Len(t, specs, 3, "lib.sh is no test")
+	require.Equal(t, "nft_offload/found", specs[0].Name)
+	require.Equal(t, 45*time.Second, specs[0].Timeout)
+	require.Equal(t, 1, specs[0].VCPUs)
+	require.Equal(t, "O", specs[1].Taint)
+	require.Equal(t, 3*time.Minute, specs[2].Timeout)
+	require.Equal(t, 2, specs[2].VCPUs)
+
+	for v, want := range map[string]bool{"6.12.95": false, "7.2.12": true, "7.3.4": true} {
+		require.Equal(t, want, specs[2].Planned(goversion.Must(goversion.NewVersion(v))), v)
+		require.True(t, specs[0].Planned(goversion.Must(goversion.NewVersion(v))), v)
+	}
+}
+
+func TestLoadSpecsRefuses(t *testing.T) {
+	for name, tt := range map[string]struct{ yaml, want string }{
+		"a field it does not know":   {"tests:\n  - name: upstream/u\n    pth: x\n", "pth"},
+		"a constraint that is none":  {"tests:\n  - name: upstream/u\n    path: x\n    trees: about seven\n", "trees: "},
+		"a test without any script":  {"tests:\n  - name: nft_offload/gone\n", "neither a path nor a script"},
+		"what is no list of entries": {"tests: 3\n", "tests.yaml"},
+	} {
+		configs, selftests := layout(t, tt.yaml)
+		_, err := LoadSpecs(configs, selftests)
+		require.ErrorContains(t, err, tt.want, name)
+	}
+}
+
+func TestMatch(t *testing.T) {
+	specs := []Spec{{Name: "nft_offload/a"}, {Name: "nft_offload/b"}, {Name: "upstream/c"}}
+	got, err := Match(specs, []string{"nft_offload/*", "*/a"})
+	require.NoError(t, err)
+	require.Len(t, got, 2, "each test once")
+	got, err = Match(specs, nil)
+	require.NoError(t, err)
+	require.Len(t, got, 3)
+	_, err = Match(specs, []string{"nft_offload/x*"})
+	require.ErrorIs(t, err, ErrNoTests)
+	require.ErrorContains(t, err, "upstream/c", "the error lists the known tests")
+	_, err = Match(specs, []string{"["})
+	require.ErrorContains(t, err, "pattern")
+}
+
+// What a resumed run keeps: verdicts about the test, of the very same kernel.
+func TestKept(t *testing.T) {
+	old := &report.Results{Cells: []report.Cell{{
+		Tree: "7.3", Flavor: "plain", Build: "key",
+		Tests: []report.Test{
+			{Name: "a", Verdict: report.Pass}, {Name: "b", Verdict: report.Fail}, {Name: "c", Verdict: report.Error},
+		},
+	}}}
+	r := &Run{old: old}
+	same := &report.Cell{Tree: "7.3", Flavor: "plain", Build: "key"}
+	require.NotNil(t, r.kept(same, "a"))
+	require.NotNil(t, r.kept(same, "b"))
+	require.Nil(t, r.kept(same, "c"), "a fault of the harness is no verdict")
+	require.Nil(t, r.kept(same, "d"))
+	require.Nil(t, r.kept(&report.Cell{Tree: "7.3", Flavor: "plain", Build: "other"}, "a"), "another kernel")
+	require.Nil(t, r.kept(&report.Cell{Tree: "7.3", Flavor: "plain"}, "a"))
+	require.Nil(t, (&Run{}).kept(same, "a"), "not resumed")
+}

@@ -1,0 +1,595 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# Helpers of the nft_offload selftests: KTAP, a pair of linked netdevsim
+# devices, packets of a chosen kind in an exact number, and three ways to see
+# where they went: the simulated hardware's own table, the counters of nft, and
+# AF_PACKET taps.
+#
+#     netns $FAR                          netns of the script (the SUT)
+#     far0  192.0.2.1  2001:db8::1   <->  sut0  192.0.2.2  2001:db8::2   $HW0
+#     far1  198.51.100.1             <->  sut1  198.51.100.2             $HW1
+#
+# Sourcing this file moves the script into a network namespace of its own.
+#
+# Packets carry a tag of the test's choice in their payload, so that a tap can
+# tell them from everything else. Programs are started as rarely as possible:
+# in an emulated guest that is what a test spends its time on.
+
+KSFT_PASS=0
+KSFT_FAIL=1
+KSFT_SKIP=4
+
+NSIM_BUS=/sys/bus/netdevsim
+NSIM_DEBUGFS=/sys/kernel/debug/netdevsim
+LEDGER=$NSIM_DEBUGFS/hwft_ledger
+
+# Milliseconds to wait for something that must happen. Generous: it is used up
+# only by a failure, and the guest may be an emulated debug kernel.
+: "${DEADLINE_MS:=20000}"
+
+FAR=far-$$
+SUT_ID=$((10000 + $$ % 10000))
+FAR_ID=$((30000 + $$ % 10000))
+HW0=$NSIM_DEBUGFS/netdevsim$SUT_ID/ports/0/hwft
+HW1=$NSIM_DEBUGFS/netdevsim$SUT_ID/ports/1/hwft
+TMP=
+
+FAR_IP=192.0.2.1
+SUT_IP=192.0.2.2
+FAR_IP6=2001:db8::1
+SUT_IP6=2001:db8::2
+FAR_MAC=02:00:00:00:00:01
+SUT_MAC=02:00:00:00:00:02
+
+### KTAP
+
+_t_count=0
+_t_failed=0
+_t_skipped=0
+_t_bad=
+
+ktap_print_header()
+{
+	echo "TAP version 13"
+}
+
+ktap_set_plan()
+{
+	echo "1..$1"
+	_t_plan=$1
+}
+
+ktap_print_msg()
+{
+	echo "# $*"
+}
+
+# The whole script cannot run here.
+ktap_skip_all()
+{
+	echo "1..0 # SKIP $*"
+	exit $KSFT_SKIP
+}
+
+# The machine should have been able to, but something broke under the test.
+ktap_bail()
+{
+	echo "Bail out! $*"
+	exit $KSFT_FAIL
+}
+
+# subtest NAME FUNCTION [ARG...]: fails if FUNCTION calls fail or returns nonzero
+subtest()
+{
+	local name=$1; shift
+
+	_t_bad=
+	_t_count=$((_t_count + 1))
+	"$@" || fail "$1 returned $?"
+	if [ -n "$_t_bad" ]; then
+		_t_failed=$((_t_failed + 1))
+		echo "not ok $_t_count $name"
+	else
+		echo "ok $_t_count $name"
+	fi
+}
+
+subtest_skip()
+{
+	local name=$1; shift
+
+	_t_count=$((_t_count + 1))
+	_t_skipped=$((_t_skipped + 1))
+	echo "ok $_t_count $name # SKIP $*"
+}
+
+# To be called last.
+ktap_finished()
+{
+	echo "# Totals: pass:$((_t_count - _t_failed - _t_skipped))" \
+	     "fail:$_t_failed skip:$_t_skipped"
+	if [ "$_t_count" -ne "$_t_plan" ]; then
+		ktap_print_msg "planned $_t_plan subtests, ran $_t_count"
+		exit $KSFT_FAIL
+	fi
+	[ "$_t_failed" -eq 0 ] || exit $KSFT_FAIL
+	[ "$_t_skipped" -lt "$_t_count" ] || exit $KSFT_SKIP
+	exit $KSFT_PASS
+}
+
+fail()
+{
+	ktap_print_msg "$*"
+	_t_bad=1
+}
+
+# expect WHAT GOT WANTED
+expect()
+{
+	[ "$2" = "$3" ] || fail "$1: $2, expected $3"
+}
+
+need_tools()
+{
+	local tool
+
+	for tool in "$@"; do
+		type -P "$tool" > /dev/null || ktap_skip_all "needs $tool"
+	done
+}
+
+### Waiting
+
+# wait_until COMMAND...: until it succeeds, DEADLINE_MS at most
+wait_until()
+{
+	local now start=${EPOCHREALTIME/[.,]/}
+
+	while ! "$@"; do
+		now=${EPOCHREALTIME/[.,]/}
+		[ $(((now - start) / 1000)) -lt "$DEADLINE_MS" ] || return 1
+	done
+}
+
+# wait_value WANTED COMMAND...: until COMMAND prints WANTED; complains itself
+wait_value()
+{
+	local want=$1; shift
+
+	wait_until _prints "$want" "$@" ||
+		fail "$*: $("$@") after $DEADLINE_MS ms, expected $want"
+}
+
+_prints()
+{
+	local want=$1; shift
+
+	[ "$("$@")" = "$want" ]
+}
+
+### The far end
+
+# far COMMAND-LINE: in a shell that lives in the far end's namespace; that
+# shell's variables and descriptors stay from one call to the next.
+far()
+{
+	local line
+
+	printf '%s\necho "=far= $?"\n' "$1" >&"$_far_in"
+	while read -r line <&"$_far_out"; do
+		case $line in
+		"=far= "*)	return "${line#=far= }" ;;
+		*)		echo "$line" ;;
+		esac
+	done
+	ktap_bail "the shell of the far end died at: $1"
+}
+
+### Setup
+
+# _port_dump ID: lines "PORT IFINDEX NAME" for netdevsim ID, from ip -d -o link
+_port_dump()
+{
+	local line re
+
+	re='^([0-9]+): ([^:@]+)[:@].* portname p([0-9]+) .* parentdev netdevsim'$1' '
+	while read -r line; do
+		[[ "$line " =~ $re ]] || continue
+		echo "$((BASH_REMATCH[3] - 1)) ${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"
+	done
+}
+
+# Sets SUT_IFINDEX and FAR_IFINDEX, by port.
+_create_ports()
+{
+	local port ifindex name knob
+
+	declare -gA SUT_IFINDEX FAR_IFINDEX
+
+	# No packet that a test did not send; devices are born with these.
+	for knob in accept_dad=0 router_solicitations=0 addr_gen_mode=1; do
+		knob="echo ${knob#*=} > /proc/sys/net/ipv6/conf/default/${knob%=*}"
+		eval "$knob" && far "$knob" || return 1
+	done
+
+	# A device is born in the namespace of the writer.
+	echo "$SUT_ID 2" > $NSIM_BUS/new_device || return 1
+	far "echo '$FAR_ID 2' > $NSIM_BUS/new_device" || return 1
+
+	while read -r port ifindex name; do
+		SUT_IFINDEX[$port]=$ifindex
+		echo "link set $name name sut$port"
+	done < <(ip -d -o link show | _port_dump $SUT_ID) > "$TMP/sut.ip"
+	while read -r port ifindex name; do
+		FAR_IFINDEX[$port]=$ifindex
+		echo "link set $name name far$port"
+	done < <(far "ip -d -o link show" | _port_dump $FAR_ID) > "$TMP/far.ip"
+	[ ${#SUT_IFINDEX[@]} -eq 2 ] && [ ${#FAR_IFINDEX[@]} -eq 2 ]
+}
+
+_configure_ports()
+{
+	cat >> "$TMP/sut.ip" <<-END
+		link set lo up
+		link set sut0 address $SUT_MAC
+		link set sut1 address 02:00:00:00:01:02
+		addr add $SUT_IP/24 dev sut0
+		addr add $SUT_IP6/64 dev sut0 nodad
+		addr add 198.51.100.2/24 dev sut1
+		link set sut0 up
+		link set sut1 up
+	END
+	neighbours >> "$TMP/sut.ip"
+	cat >> "$TMP/far.ip" <<-END
+		link set lo up
+		link set far0 address $FAR_MAC
+		link set far1 address 02:00:00:00:01:01
+		addr add $FAR_IP/24 dev far0
+		addr add $FAR_IP6/64 dev far0 nodad
+		addr add 198.51.100.1/24 dev far1
+		link set far0 up
+		link set far1 up
+		neigh replace $SUT_IP lladdr $SUT_MAC dev far0 nud permanent
+		neigh replace $SUT_IP6 lladdr $SUT_MAC dev far0 nud permanent
+	END
+	ip -batch "$TMP/sut.ip" && far "ip -batch $TMP/far.ip" || return 1
+	# Errors that answer a test's packets would hit the sender's socket.
+	far 'nft "table inet quiet { chain input {
+			type filter hook input priority 0;
+			icmp type destination-unreachable drop;
+			icmpv6 type destination-unreachable drop; }; }"' || return 1
+	ethtool -K sut0 hw-tc-offload on && ethtool -K sut1 hw-tc-offload on
+}
+
+# Permanent neighbours of the SUT's ports, which a port that goes down loses
+neighbours()
+{
+	cat <<-END
+		neigh replace $FAR_IP lladdr $FAR_MAC dev sut0 nud permanent
+		neigh replace $FAR_IP6 lladdr $FAR_MAC dev sut0 nud permanent
+		neigh replace 198.51.100.1 lladdr 02:00:00:00:01:01 dev sut1 nud permanent
+	END
+}
+
+_link_ports()
+{
+	local port fd_sut fd_far ret=0
+
+	exec {fd_sut}< /proc/self/ns/net {fd_far}< "/run/netns/$FAR" || return 1
+	for port in 0 1; do
+		echo "$fd_sut:${SUT_IFINDEX[$port]} $fd_far:${FAR_IFINDEX[$port]}" \
+			> $NSIM_BUS/link_device || ret=1
+	done
+	exec {fd_sut}<&- {fd_far}<&-
+	return $ret
+}
+
+# carrier_up PORT: is sut PORT up?
+carrier_up()
+{
+	[[ $(ip -o link show "sut$1") = *LOWER_UP* ]]
+}
+
+# The picture above, or Bail out. cleanup() is left to run at exit.
+setup_pair()
+{
+	trap cleanup EXIT
+	need_tools nft ip ethtool socat
+	TMP=$(mktemp -d) || ktap_bail "no temporary directory"
+	modprobe -q netdevsim || [ -d $NSIM_BUS ] ||
+		ktap_skip_all "needs netdevsim (CONFIG_NETDEVSIM)"
+	[ -e $LEDGER ] ||
+		ktap_skip_all "needs netdevsim with a flow table ($LEDGER)"
+	ip netns add "$FAR" || ktap_bail "cannot create a network namespace"
+	coproc FARSH { exec ip netns exec "$FAR" bash 2>&1; }
+	# Subshells do not get the descriptors of a coprocess.
+	exec {_far_in}>&"${FARSH[1]}" {_far_out}<&"${FARSH[0]}"
+	far true || ktap_bail "no shell at the far end"
+
+	_create_ports || ktap_bail "cannot create netdevsim devices"
+	_configure_ports || ktap_bail "cannot configure the ports"
+	_link_ports || ktap_bail "cannot link the ports"
+	wait_until carrier_up 0 || ktap_bail "no carrier on sut0"
+	wait_until carrier_up 1 || ktap_bail "no carrier on sut1"
+
+	# What comes in at sut0, what comes in at far1, and what goes out at sut1.
+	_tap sut0 "socat -u INTERFACE:sut0,$_INCOMING_ONLY"
+	_tap far1 "far socat -u INTERFACE:far1,$_INCOMING_ONLY"
+	_tap sut1 "socat -u INTERFACE:sut1"
+	_raw_sender
+}
+
+cleanup()
+{
+	local rc=$? pid
+
+	trap - EXIT
+	# shellcheck disable=SC2016
+	[ -z "${FARSH_PID:-}" ] || far 'kill $(jobs -p)' > /dev/null
+	for pid in $_pids ${FARSH_PID:-}; do
+		kill "$pid" 2> /dev/null
+		wait "$pid" 2> /dev/null
+	done
+	nft flush ruleset 2> /dev/null
+	[ ! -d "$NSIM_BUS/devices/netdevsim$SUT_ID" ] ||
+		echo $SUT_ID > $NSIM_BUS/del_device
+	[ ! -d "$NSIM_BUS/devices/netdevsim$FAR_ID" ] ||
+		echo $FAR_ID > $NSIM_BUS/del_device
+	ip netns del "$FAR" 2> /dev/null
+	[ -z "$TMP" ] || rm -rf "$TMP"
+	exit $rc
+}
+
+### What the hardware says
+
+# hw_stat NAME [PORT]
+hw_stat()
+{
+	local dir=$HW0 name value
+
+	[ "${2:-0}" = 0 ] || dir=$HW1
+	while read -r name value; do
+		[ "$name" != "$1" ] || echo "$value"
+	done < "$dir/stats"
+}
+
+# hw_field NAME REGEX: field NAME= of the one entry whose line matches
+hw_field()
+{
+	local line found=none
+
+	while read -r line; do
+		[[ "$line" =~ $2 ]] || continue
+		if [ "$found" != none ]; then
+			found=many
+			break
+		fi
+		found=${line#* "$1"=}
+		found=${found%% *}
+	done < "$HW0/table"
+	echo "$found"
+}
+
+ledger()
+{
+	local name value
+
+	while read -r name value; do
+		[ "$name" != "$1" ] || echo "$value"
+	done < $LEDGER
+}
+
+### What nft says
+
+# nft_counter COMMENT [bytes]: counter of the rule with that comment
+nft_counter()
+{
+	local line re found=none
+
+	re="counter packets ([0-9]+) bytes ([0-9]+).* comment \"$1\""
+	while read -r line; do
+		[[ "$line" =~ $re ]] || continue
+		if [ "$found" != none ]; then
+			found=many
+			break
+		fi
+		found=${BASH_REMATCH[1]}
+		[ "${2:-}" != bytes ] || found=${BASH_REMATCH[2]}
+	done < <(nft list ruleset)
+	echo "$found"
+}
+
+### What taps say
+
+_pids=
+# SOL_PACKET, PACKET_IGNORE_OUTGOING
+_INCOMING_ONLY=setsockopt-int=263:23:1
+
+# _packet_sockets IFINDEX: number of AF_PACKET sockets bound to that interface
+_packet_sockets()
+{
+	local sk ref type proto iface rest n=0
+
+	# shellcheck disable=SC2034
+	while read -r sk ref type proto iface rest; do
+		[ "$iface" != "$1" ] || n=$((n + 1))
+	done < /proc/net/packet
+	echo $n
+}
+
+_far_packet_sockets()
+{
+	far "$(declare -f _packet_sockets); _packet_sockets $1"
+}
+
+# _tap DEV COMMAND: packets from now on to $TMP/tap.DEV
+_tap()
+{
+	local dev=$1 cmd=$2 file=$TMP/tap.$1
+
+	: > "$file"
+	case $cmd in
+	far\ *)	far "${cmd#far } OPEN:$file,append 2> $file.err &"
+		wait_until _prints 1 _far_packet_sockets "${FAR_IFINDEX[${dev#far}]}" ||
+			ktap_bail "no tap on $dev: $(< "$file.err")"
+		;;
+	*)	$cmd "OPEN:$file,append" 2> "$file.err" &
+		_pids="$_pids $!"
+		wait_until _prints 1 _packet_sockets "${SUT_IFINDEX[${dev#sut}]}" ||
+			ktap_bail "no tap on $dev: $(< "$file.err")"
+		;;
+	esac
+}
+
+# tap_count DEV TAG: packets with TAG which the tap of DEV has seen so far
+tap_count()
+{
+	local piece n=0
+
+	while IFS= read -r -d ';' piece; do
+		case $piece in
+		*"<$2>")	n=$((n + 1)) ;;
+		esac
+	done < "$TMP/tap.$1"
+	echo $n
+}
+
+_tap_has()
+{
+	[ "$(tap_count "$1" "$2")" -ge 1 ]
+}
+
+_n_flush=0
+
+# After this, everything that the far end has sent to sut0 is through the port
+# and the tap: the wire is a queue, and these are its last packets. They go to
+# port 7, which no rule of a test may take.
+flush_wire()
+{
+	_n_flush=$((_n_flush + 1))
+	send_raw 1 0800 "$(hex_ip4 17 0 "$(hex_udp 7 "$(hex_tag "raw$_n_flush")")")"
+	wait_until _tap_has sut0 "raw$_n_flush" ||
+		fail "the frame that ends a burst never came to sut0"
+	send_udp 1 7 "end$_n_flush"
+	wait_until _tap_has sut0 "end$_n_flush" ||
+		fail "the packet that ends a burst never came to sut0"
+}
+
+# The same for what sut1 has sent to far1.
+flush_far1()
+{
+	_n_flush=$((_n_flush + 1))
+	printf '<%s>;' "end$_n_flush" > /dev/udp/198.51.100.1/7
+	wait_until _tap_has far1 "end$_n_flush" ||
+		fail "the packet that ends a burst never came to far1"
+}
+
+### Packets
+
+# send_udp COUNT PORT TAG [ADDRESS]: datagrams from a socket; their payload is
+# three bytes longer than TAG
+send_udp()
+{
+	far "exec 3<> /dev/udp/${4:-$SUT_IP}/$2 &&
+	     for ((i = 0; i < $1; i++)); do printf '<%s>;' '$3' >&3; done" ||
+		fail "cannot send to port $2"
+}
+
+send_udp6()
+{
+	send_udp "$@" $SUT_IP6
+}
+
+# Each datagram to port 9999 of the far end's own lo becomes a frame of far0.
+_raw_sender()
+{
+	far "socat -u UDP4-RECV:9999,bind=127.0.0.1 INTERFACE:far0 \
+		2> $TMP/raw.err &"
+	wait_until _prints 1 _far_packet_sockets "${FAR_IFINDEX[0]}" ||
+		ktap_bail "no sender of raw frames: $(< "$TMP/raw.err")"
+	far 'exec 4<> /dev/udp/127.0.0.1/9999' ||
+		ktap_bail "no way to the sender of raw frames"
+}
+
+# send_raw COUNT ETHERTYPE HEX [VLANHEX]: frames from far0 to sut0
+send_raw()
+{
+	local frame=${SUT_MAC//:/}${FAR_MAC//:/}${4:-}$2$3 i text=
+
+	for ((i = 0; i < ${#frame}; i += 2)); do
+		# bash would send what is before it as a datagram of its own
+		[ "${frame:i:2}" != 0a ] ||
+			ktap_bail "a frame with a line feed at byte $((i / 2))"
+		text+="\\x${frame:i:2}"
+	done
+	far "for ((i = 0; i < $1; i++)); do printf '$text' >&4; done" ||
+		fail "cannot send a frame"
+}
+
+# hex_* print parts of a frame in hexadecimal, for send_raw.
+
+hex_text()
+{
+	local i
+
+	for ((i = 0; i < ${#1}; i++)); do
+		printf '%02x' "'${1:i:1}"
+	done
+}
+
+# hex_tag TAG: a payload that tap_count can find
+hex_tag()
+{
+	hex_text "<$1>;"
+}
+
+# hex_ip4 PROTO FRAG PAYLOAD: header with checksum, and payload
+hex_ip4()
+{
+	local proto=$1 frag=$2 payload=$3 sum=0 i hdr
+
+	hdr=$(printf '4500%04x1234%04x40%02x0000c0000201c0000202' \
+	      $((20 + ${#payload} / 2)) "$frag" "$proto")
+	for ((i = 0; i < 40; i += 4)); do
+		sum=$((sum + 0x${hdr:i:4}))
+	done
+	sum=$(((sum & 0xffff) + (sum >> 16)))
+	sum=$(((~(sum + (sum >> 16))) & 0xffff))
+	printf '%s%04x%s%s' "${hdr:0:20}" $sum "${hdr:24}" "$payload"
+}
+
+# hex_ip6 NEXTHDR PAYLOAD
+hex_ip6()
+{
+	printf '60000000%04x%02x40' $((${#2} / 2)) "$1"
+	printf '20010db8000000000000000000000001'
+	printf '20010db8000000000000000000000002%s' "$2"
+}
+
+# hex_udp PORT PAYLOAD [SOURCE-PORT]: no checksum
+hex_udp()
+{
+	printf '%04x%04x%04x0000%s' "${3:-12345}" "$1" $((8 + ${#2} / 2)) "$2"
+}
+
+# hex_tcp PORT FLAGS PAYLOAD: no checksum
+hex_tcp()
+{
+	printf '3039%04x000000010000000050%02xffff00000000%s' "$1" "$2" "$3"
+}
+
+# hex_icmp TYPE PAYLOAD: no checksum
+hex_icmp()
+{
+	printf '%02x00000000010001%s' "$1" "$2"
+}
+
+### A network namespace for the script
+
+if [ "${_NFT_OFFLOAD_SELF:-}" != $$ ]; then
+	[ "$(id -u)" -eq 0 ] || ktap_skip_all "needs root"
+	need_tools unshare
+	export _NFT_OFFLOAD_SELF=$$
+	exec unshare --net "$BASH" "$0" "$@"
+fi

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//go:build linux
+
+package guest
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
+)
+
+// stragglerGrace is how long the output of a finished command may stay open in
+// a process it left behind before the whole process group is killed.
+const stragglerGrace = time.Second
+
+// reaper is the one place that waits for children: PID 1 inherits every
+// orphan, and a second waiter would steal statuses.
+type reaper struct {
+	mu      sync.Mutex
+	cond    *sync.Cond
+	started int
+	wanted  map[int]chan syscall.WaitStatus
+}
+
+func newReaper() *reaper {
+	r := &reaper{wanted: map[int]chan syscall.WaitStatus{}}
+	r.cond = sync.NewCond(&r.mu)
+	go r.loop()
+	return r
+}
+
+// start runs a command and returns its pid and where its status will come.
+func (r *reaper) start(argv0 string, argv []string, attr *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error) {
+	// The lock is held over the fork, or a child that ends at once would
+	// be reaped before anybody wants it.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid, err := syscall.ForkExec(argv0, argv, attr)
+	if err != nil {
+		return 0, nil, err
+	}
+	ch := make(chan syscall.WaitStatus, 1)
+	r.wanted[pid] = ch
+	r.started++
+	r.cond.Signal()
+	return pid, ch, nil
+}
+
+func (r *reaper) loop() {
+	seen := 0
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		r.mu.Lock()
+		switch err {
+		case syscall.ECHILD:
+			// Orphans come only from children of ours, so without a
+			// child there is nothing to wait for until the next start.
+			for seen == r.started {
+				r.cond.Wait()
+			}
+			seen = r.started
+		case nil:
+			if ch := r.wanted[pid]; ch != nil {
+				delete(r.wanted, pid)
+				ch <- ws
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+// exec starts the command of a request; its reply comes when it has ended.
+func (s *server) exec(id uint32, req *wire.Request) error {
+	pid, status, out, err := s.start(req)
+	if err != nil {
+		return s.reply(id, &wire.Reply{Error: err.Error()})
+	}
+	s.mu.Lock()
+	s.runs[id] = pid
+	s.mu.Unlock()
+	go s.async(id, func() *wire.Reply { return s.follow(id, pid, status, out, req.Limit) })
+	return nil
+}
+
+func (s *server) start(req *wire.Request) (int, <-chan syscall.WaitStatus, *os.File, error) {
+	if len(req.Argv) == 0 {
+		return 0, nil, nil, errors.New("exec without a command")
+	}
+	path, err := exec.LookPath(req.Argv[0])
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer w.Close()
+	env := os.Environ()
+	for k, v := range req.Env {
+		env = append(env, k+"="+v)
+	}
+	dir := req.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	pid, status, err := s.reap.start(path, req.Argv, &syscall.ProcAttr{
+		Dir:   dir,
+		Env:   dedup(env),
+		Files: []uintptr{null.Fd(), w.Fd(), w.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		r.Close()
+		return 0, nil, nil, errors.New(path + ": " + err.Error())
+	}
+	return pid, status, r, nil
+}
+
+// follow streams a command's output and waits for its end.
+func (s *server) follow(id uint32, pid int, status <-chan syscall.WaitStatus, out *os.File, limit int64) *wire.Reply {
+	reply := &wire.Reply{}
+	eof := make(chan error, 1)
+	go func() {
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := out.Read(buf)
+			if n > 0 {
+				dropped, serr := s.sendData(id, buf[:n], &limit)
+				reply.Dropped += dropped
+				if serr != nil {
+					eof <- serr
+					return
+				}
+			}
+			if err != nil {
+				eof <- nil
+				return
+			}
+		}
+	}()
+	ws := <-status
+	s.mu.Lock()
+	delete(s.runs, id)
+	s.mu.Unlock()
+
+	var err error
+	grace := time.NewTimer(stragglerGrace)
+	defer grace.Stop()
+	select {
+	case err = <-eof:
+	case <-grace.C:
+		// The group is the test's own session; whoever left it as well
+		// keeps running, and only loses its output.
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+		_ = out.SetReadDeadline(time.Now().Add(stragglerGrace))
+		err = <-eof
+		reply.Straggler = true
+	}
+	out.Close()
+	if err != nil {
+		reply.Error = err.Error()
+	}
+	if ws.Signaled() {
+		reply.Signal = int(ws.Signal())
+	} else {
+		reply.Exit = ws.ExitStatus()
+	}
+	return reply
+}
+
+func (s *server) kill(target uint32) error {
+	s.mu.Lock()
+	pid := s.runs[target]
+	s.mu.Unlock()
+	if pid == 0 {
+		// It ended while the order to kill it was on its way.
+		return nil
+	}
+	return os.NewSyscallError("kill", syscall.Kill(-pid, syscall.SIGKILL))
+}
+
+// dedup keeps the last of each variable.
+func dedup(env []string) []string {
+	last := map[string]int{}
+	for i, kv := range env {
+		k, _, _ := strings.Cut(kv, "=")
+		last[k] = i
+	}
+	out := make([]string, 0, len(last))
+	for i, kv := range env {
+		k, _, _ := strings.Cut(kv, "=")
+		if last[k] == i {
+			out = append(out, kv)
+		}
+	}
+	return out
+}

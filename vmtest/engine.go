@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/image"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
+)
+
+// Files that Run leaves in a test's directory.
+const (
+	OutputFile  = "output.log"
+	ConsoleFile = "console.log"
+	CmdlineFile = "qemu.cmdline"
+)
+
+// Engine runs tests. It may run several at once. Do not copy it.
+type Engine struct {
+	// Store keeps the image and what was learnt about accelerators.
+	Store *store.Store
+	// Image is the initramfs; "" builds it from this host's tools.
+	Image string
+	// Accel is "kvm", "tcg", or "" for the best that boots.
+	Accel string
+	// QEMU is the binary; "" is qemu.DefaultBinary.
+	QEMU string
+	// Memory of a guest in MiB; 0 is 256, and twice that for debug kernels.
+	Memory int
+
+	// boots is helloWait and kargs are kernel parameters, both for tests.
+	boots time.Duration
+	kargs []string
+
+	mu      sync.Mutex
+	host    *qemu.Host
+	proving sync.Mutex // held by the one boot that finds out about KVM
+}
+
+// Host describes the machine, probing it at the first call.
+func (e *Engine) Host(ctx context.Context) (*qemu.Host, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.host == nil {
+		h, err := qemu.Probe(ctx, e.QEMU)
+		if err != nil {
+			return nil, &InfraError{Kind: KindNoQEMU, Err: err}
+		}
+		e.host = h
+	}
+	return e.host, nil
+}
+
+// Prepare builds the image, if Image names none. Run does it, too; calling it
+// first gives the stage its own place in the progress.
+func (e *Engine) Prepare(ctx context.Context) (string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.Image == "" {
+		img, err := image.Build(ctx, e.Store)
+		if err != nil {
+			return "", &InfraError{Kind: KindImage, Err: err}
+		}
+		e.Image = img.Path
+	}
+	return e.Image, nil
+}
+
+// scale is how much slower than real hardware a guest may be.
+func scale(accel qemu.Accel, flavor string) int {
+	n := 1
+	if accel == qemu.TCG {
+		n = 3
+	}
+	if flavor == "debug" {
+		n *= 4
+	}
+	return n
+}
+
+func (e *Engine) helloWait(accel qemu.Accel, flavor string) time.Duration {
+	d := e.boots
+	if d == 0 {
+		d = helloWait
+	}
+	return d * time.Duration(scale(accel, flavor))
+}
+
+// Run boots a machine of its own for the test, delivers what it needs, runs
+// it and judges. dir gets the logs. The error is an *InfraError if the harness
+// failed, a *BootError if the kernel did before the test began, or ctx's.
+func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result, error) {
+	res := Result{Name: t.Name, Log: filepath.Join(dir, OutputFile), Console: filepath.Join(dir, ConsoleFile)}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return res, &InfraError{Kind: KindIO, Err: err}
+	}
+	output, err := newCapped(res.Log, outputCap)
+	if err != nil {
+		return res, &InfraError{Kind: KindIO, Err: err}
+	}
+	defer func() { _ = output.Close() }()
+
+	m, err := e.boot(ctx, k, t, dir)
+	if err != nil {
+		return res, err
+	}
+	defer func() { _ = m.console.Close() }()
+	defer m.close()
+	res.Accel, res.Cmdline, res.StartSeconds = string(m.accel), m.vm.Cmdline(), m.startSeconds
+
+	r := &run{m: m, k: k, t: t, out: output, res: &res, scale: scale(m.accel, k.Flavor)}
+	err = r.do(ctx)
+	if ctx.Err() != nil {
+		return res, context.Cause(ctx)
+	}
+	if err != nil {
+		return res, err
+	}
+	m.close()
+	if err := errors.Join(output.Close(), m.console.Close()); err != nil {
+		return res, &InfraError{Kind: KindIO, Err: err}
+	}
+	return res, nil
+}
+
+// machine is a guest that has said hello.
+type machine struct {
+	vm           *qemu.VM
+	client       *agent.Client
+	console      *capped
+	accel        qemu.Accel
+	startSeconds float64
+	once         sync.Once
+}
+
+func (m *machine) close() {
+	m.once.Do(func() {
+		m.client.Close()
+		m.vm.Close()
+	})
+}
+
+// manualDir is where a guest finds the modules that were built by hand.
+const manualDir = "/lib/nftvm/manual"
+
+// payload is what the guest gets after its hello: the same for a machine that
+// was booted and for one that was restored.
+func payload(k Kernel, t Test) ([]agent.File, error) {
+	var files []agent.File
+	for _, tree := range []struct{ host, guest string }{
+		{k.Modules, "/"},
+		{k.Manual, manualDir},
+	} {
+		if tree.host == "" {
+			continue
+		}
+		f, err := agent.Tree(tree.host, tree.guest)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f...)
+	}
+	return append(files, t.Files...), nil
+}
+
+// fault makes the error for a machine whose channel broke: of all that may
+// have happened, the machine's own end tells most.
+func (m *machine) fault(err error) error {
+	kind := channelKind(err)
+	if ctxErr(err) {
+		kind = KindAgent
+	}
+	select {
+	case <-m.vm.Done():
+		exit := m.vm.Exit()
+		switch exit.Kind {
+		case qemu.Died:
+			kind = KindDied
+		case qemu.Reset, qemu.Shutdown:
+			kind = KindRebooted
+		}
+		err = fmt.Errorf("%s (%w)", exit, err)
+	default:
+	}
+	return &InfraError{Kind: kind, Err: err, Console: m.console.f.Name(), Tail: m.console.Tail(tailLines)}
+}
+
+func ctxErr(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// settle gives a machine whose channel broke the time to end, so that its end
+// can be read. A machine that goes on after that had a broken channel only.
+func (m *machine) settle() bool {
+	select {
+	case <-m.vm.Done():
+		return true
+	case <-time.After(settleWait):
+		return false
+	}
+}
+
+// settleWait is how long a machine may take from closing its channel to its
+// own end.
+const settleWait = 3 * time.Second

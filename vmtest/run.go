@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/ktap"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/splat"
+)
+
+const (
+	// putWait bounds the delivery of the payload, on real hardware.
+	putWait = 20 * time.Second
+	// answerWait bounds a question to a guest that should be idle.
+	answerWait = 10 * time.Second
+	// markWait is how long a mark may take from the guest's log to the
+	// console here.
+	markWait = 5 * time.Second
+	// dumpWait bounds the dump of all tasks of a hanging guest.
+	dumpWait = 10 * time.Second
+)
+
+const skipExit = 4 // kselftest's KSFT_SKIP
+
+// run is one test in its machine.
+type run struct {
+	m     *machine
+	k     Kernel
+	t     Test
+	out   *capped
+	res   *Result
+	scale int
+
+	files         []File
+	before, after *wire.Probe
+	dmesg         string
+	reply         *wire.Reply
+}
+
+func (r *run) wait(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d*time.Duration(r.scale))
+}
+
+// do runs the test and fills in the result; its error is that no verdict is
+// possible.
+func (r *run) do(ctx context.Context) error {
+	r.res.Subtests, r.res.Splats, r.res.Taint = []ktap.Leaf{}, []splat.Splat{}, []string{}
+	if err := r.deliver(ctx); err != nil {
+		return r.broken(err)
+	}
+	pctx, cancel := r.wait(ctx, answerWait)
+	defer cancel()
+	var err error
+	if r.before, err = r.m.client.Probe(pctx); err != nil {
+		return r.broken(err)
+	}
+	if err := r.m.client.Mark(pctx, "nftvm: test begins: "+r.t.Name); err != nil {
+		return r.broken(err)
+	}
+
+	limit := r.t.Timeout
+	if limit == 0 {
+		limit = DefaultTimeout
+	}
+	start := time.Now()
+	proc, err := r.m.client.Start(pctx, r.command())
+	if err != nil {
+		return r.broken(err)
+	}
+	tctx, cancel := r.wait(ctx, limit)
+	defer cancel()
+	select {
+	case <-proc.Done():
+	case <-r.m.vm.Done():
+	case <-tctx.Done():
+	}
+	r.res.Seconds = time.Since(start).Seconds()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case <-proc.Done():
+	case <-r.m.vm.Done():
+		return r.broken(agent.ErrClosed)
+	default:
+		r.hang(ctx, proc, fmt.Sprintf("no end within %v", limit*time.Duration(r.scale)))
+		return nil
+	}
+	if r.reply, err = proc.Wait(ctx); err != nil {
+		return r.broken(err)
+	}
+	if err := r.collect(ctx); err != nil {
+		if errors.Is(err, errSilent) {
+			r.hang(ctx, nil, "the test ended, but the guest answered nothing after it")
+			return nil
+		}
+		return r.broken(err)
+	}
+	r.judge()
+	return nil
+}
+
+func (r *run) command() *agent.Command {
+	argv := append([]string{r.t.Script}, r.t.Args...)
+	if strings.HasSuffix(r.t.Script, ".sh") {
+		// Upstream's scripts are not all executable, and a clone may
+		// have lost the bit.
+		argv = append([]string{"bash"}, argv...)
+	}
+	dir := "/"
+	if i := strings.LastIndexByte(r.t.Script, '/'); i > 0 {
+		dir = r.t.Script[:i] // they source lib.sh from where they are
+	}
+	return &agent.Command{Argv: argv, Env: r.t.Env, Dir: dir, Output: r.out, Limit: outputCap}
+}
+
+func (r *run) deliver(ctx context.Context) error {
+	var err error
+	r.files, err = payload(r.k, r.t)
+	if err != nil {
+		return &InfraError{Kind: KindIO, Err: err}
+	}
+	pctx, cancel := r.wait(ctx, putWait)
+	defer cancel()
+	_, err = r.m.client.Put(pctx, r.files)
+	return err
+}
+
+// errSilent is a guest that runs but does not answer.
+var errSilent = errors.New("no answer")
+
+// collect asks for everything that says whether the kernel is still well.
+func (r *run) collect(ctx context.Context) error {
+	actx, cancel := r.wait(ctx, answerWait)
+	defer cancel()
+	c := r.m.client
+	fail := func(err error) error {
+		if actx.Err() != nil && ctx.Err() == nil {
+			return fmt.Errorf("%w: %w", errSilent, err)
+		}
+		return err
+	}
+	var err error
+	if r.after, err = c.Probe(actx); err != nil {
+		return fail(err)
+	}
+	// What the kernel said is complete when a line behind it has come.
+	mark := fmt.Sprintf("nftvm: test ended: %s: %d", r.t.Name, time.Now().UnixNano())
+	seen := r.m.console.Seen(mark)
+	if err := c.Mark(actx, mark); err != nil {
+		return fail(err)
+	}
+	select {
+	case <-seen:
+	case <-r.m.vm.Done():
+		return agent.ErrClosed
+	case <-time.After(markWait * time.Duration(r.scale)):
+		// The console loses what it cannot print in time; the kernel's
+		// own buffer has it.
+		var b strings.Builder
+		if err := c.Dmesg(actx, &b, outputCap); err != nil {
+			return fail(err)
+		}
+		r.dmesg = b.String()
+		fmt.Fprintf(r.m.console, "\n[nftvm: the console stopped; the kernel's buffer follows]\n%s\n", r.dmesg)
+	}
+	return nil
+}
+
+// broken is a machine that cannot be talked to any more: the kernel's death is
+// a verdict, everything else is the harness's fault.
+func (r *run) broken(err error) error {
+	var ie *InfraError
+	if errors.As(err, &ie) {
+		return err
+	}
+	var re *agent.RemoteError
+	if errors.As(err, &re) {
+		return &InfraError{Kind: KindAgent, Err: err, Console: r.res.Console, Tail: r.m.console.Tail(tailLines)}
+	}
+	ended := r.m.settle()
+	if ended && r.m.vm.Exit().Kind == qemu.Reset {
+		if fatal := firstFatal(splat.Find(r.m.console.Text())); fatal != nil {
+			r.crash(fatal)
+			return nil
+		}
+	}
+	return r.m.fault(err)
+}
+
+func firstFatal(splats []splat.Splat) *splat.Splat {
+	for i := range splats {
+		if splats[i].Fatal {
+			return &splats[i]
+		}
+	}
+	return nil
+}
+
+func (r *run) crash(s *splat.Splat) {
+	r.res.Verdict, r.res.Reason = Crash, s.Title
+	r.res.Splats = splat.Find(r.m.console.Text())
+	r.account()
+}
+
+// hang collects what can be known of a guest that did not end in time.
+func (r *run) hang(ctx context.Context, proc *agent.Process, why string) {
+	// Before sysrq: its own dumps are no complaints.
+	text := r.m.console.Text()
+	r.res.Verdict, r.res.Reason = Timeout, why
+	r.res.Splats = append(r.res.Splats, splat.Find(text)...)
+	if s := firstFatal(r.res.Splats); s != nil {
+		r.res.Verdict, r.res.Reason = Crash, s.Title+"; then "+why
+	}
+	fmt.Fprintf(r.m.console, "\n[nftvm: %s; sysrq l, t, w and the registers follow]\n", why)
+	// The help text is the last to be asked for, so it comes when the
+	// others are complete.
+	done := r.m.console.Seen("sysrq: HELP")
+	for _, key := range "ltwh" {
+		if err := r.m.vm.SysRq(byte(key)); err != nil {
+			fmt.Fprintf(r.m.console, "[nftvm: sysrq: %v]\n", err)
+			break
+		}
+	}
+	select {
+	case <-done:
+	case <-r.m.vm.Done():
+	case <-ctx.Done():
+	case <-time.After(dumpWait):
+		r.res.Reason += "; the kernel does not take sysrq either"
+	}
+	rctx, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	if regs, err := r.m.vm.Registers(rctx); err == nil {
+		fmt.Fprintf(r.m.console, "\n[nftvm: registers]\n%s\n", regs)
+	}
+	if proc != nil {
+		// A guest that still answers can say more.
+		if p, err := r.m.client.Probe(rctx); err == nil {
+			r.after = p
+		} else {
+			r.res.Reason += "; the guest does not answer"
+		}
+	}
+	r.account()
+}
+
+// account fills in what is in every result, whatever its verdict.
+func (r *run) account() {
+	r.res.Dropped = r.out.Dropped() + r.m.console.Dropped()
+	if r.reply != nil {
+		r.res.Dropped += r.reply.Dropped
+	}
+	doc := ktap.Parse(r.out.Text())
+	if doc.Seen {
+		r.res.Subtests = append(r.res.Subtests, doc.Leaves()...)
+	}
+	if r.after == nil || r.before == nil {
+		return
+	}
+	r.res.Taint = taints(r.after.Taint &^ r.before.Taint)
+	l := r.after.Ledger
+	r.res.Ledger = Ledger{Entries: l["entries"], Bound: l["bound"], Stale: l["stale"], Purged: l["purged"]}
+	subjects := map[string]bool{}
+	if !r.t.AllowRefs {
+		subjects = netModules(r.files)
+	}
+	r.res.Left = left(r.before, r.after, subjects)
+}
+
+// netModules are the names of the delivered modules that belong to the network
+// or were built by hand. References to others say nothing about a test: once
+// 6.12's libcrc32c is loaded it holds crc32c_generic for good.
+func netModules(files []File) map[string]bool {
+	names := map[string]bool{}
+	for _, f := range files {
+		name, ok := strings.CutSuffix(path.Base(f.Guest), ".ko")
+		if ok && (strings.Contains(f.Guest, "/net/") || strings.HasPrefix(f.Guest, manualDir)) {
+			names[strings.ReplaceAll(name, "-", "_")] = true
+		}
+	}
+	return names
+}
+
+// left names what the test did not clean up. References are counted to the
+// modules named.
+func left(before, after *wire.Probe, modules map[string]bool) []string {
+	var out []string
+	for _, what := range []string{"entries", "bound"} {
+		if n := after.Ledger[what]; n > 0 {
+			out = append(out, fmt.Sprintf("hardware ledger: %s %d", what, n))
+		}
+	}
+	had := map[string]bool{}
+	for _, ns := range before.NetNS {
+		had[ns] = true
+	}
+	for _, ns := range after.NetNS {
+		if !had[ns] {
+			out = append(out, "network namespace "+ns)
+		}
+	}
+	var held []string
+	for name, m := range after.Modules {
+		own := m.Refs - m.Holders
+		if b := before.Modules[name]; modules[name] && own > b.Refs-b.Holders && own > 0 {
+			held = append(held, fmt.Sprintf("module %s: %d references", name, own))
+		}
+	}
+	sort.Strings(held)
+	return append(out, held...)
+}
+
+// judge gives the verdict of a test that ended in a kernel that answers.
+func (r *run) judge() {
+	r.account()
+	text := r.m.console.Text()
+	r.res.Splats = append(r.res.Splats, splat.Find(text)...)
+	doc := ktap.Parse(r.out.Text())
+	set := func(v Verdict, reason string) { r.res.Verdict, r.res.Reason = v, reason }
+
+	var bad []string
+	for _, letter := range r.res.Taint {
+		if !strings.Contains(r.t.AllowTaint, letter) {
+			bad = append(bad, letter)
+		}
+	}
+	switch s := r.res.Splats; {
+	case firstFatal(s) != nil:
+		set(Crash, firstFatal(s).Title)
+	case len(s) > 0:
+		set(Fail, s[0].Title)
+	case r.reply.Signal != 0:
+		set(Fail, fmt.Sprintf("killed by signal %d", r.reply.Signal))
+	case r.reply.Exit != 0 && r.reply.Exit != skipExit:
+		set(Fail, fmt.Sprintf("exit code %d%s", r.reply.Exit, firstFailure(doc)))
+	case doc.Seen && doc.Verdict() == ktap.Fail:
+		set(Fail, "exit code 0, but "+ktapReason(doc))
+	case len(bad) > 0:
+		set(Fail, "new taint "+strings.Join(bad, ""))
+	case r.res.Ledger.Stale > 0:
+		set(Fail, fmt.Sprintf("hardware ledger: %d stale calls", r.res.Ledger.Stale))
+	case len(r.res.Left) > 0 && r.t.AllowLeak == "":
+		set(Leak, strings.Join(r.res.Left, "; "))
+	case r.reply.Exit == skipExit, doc.Seen && doc.Verdict() == ktap.Skip:
+		set(Skip, skipReason(doc, r.out))
+	case len(r.res.Left) > 0:
+		set(Pass, fmt.Sprintf("left behind, as it may (%s): %s", r.t.AllowLeak, strings.Join(r.res.Left, "; ")))
+	default:
+		set(Pass, "")
+	}
+}
+
+func firstFailure(doc *ktap.Result) string {
+	for _, l := range doc.Leaves() {
+		if l.Verdict == ktap.Fail {
+			return ": " + l.Name
+		}
+	}
+	return ""
+}
+
+func ktapReason(doc *ktap.Result) string {
+	if len(doc.Errors) > 0 {
+		return doc.Errors[0]
+	}
+	return "not ok" + firstFailure(doc)
+}
+
+func skipReason(doc *ktap.Result, out *capped) string {
+	if doc.SkipAll != nil && *doc.SkipAll != "" {
+		return *doc.SkipAll
+	}
+	if last := out.Tail(1); len(last) == 1 {
+		return last[0]
+	}
+	return "the test skipped itself"
+}
