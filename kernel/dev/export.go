@@ -263,9 +263,11 @@ func sameCommit(ctx context.Context, g *git, a, b string) (bool, error) {
 // formatPatch writes a commit as a patch file that depends on the commit alone:
 // no hash of it, no version of git, no numbering, no index lines.
 func formatPatch(ctx context.Context, g *git, id string) ([]byte, error) {
+	// Two lines of context instead of three: a patch serves several trees,
+	// and its surroundings differ among them.
 	raw, err := g.raw(ctx, "format-patch", "-1", "--stdout", "-p", "--zero-commit", "--no-signature", "--no-numbered",
 		"--subject-prefix=PATCH", "--no-encode-email-headers", "--full-index", "--binary", "--no-ext-diff", "--diff-algorithm=myers",
-		"--unified=3", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", id)
+		"--unified=2", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", id)
 	if err != nil {
 		return nil, err
 	}

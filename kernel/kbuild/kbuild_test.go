@@ -10,7 +10,7 @@ import (
 
 func TestMatters(t *testing.T) {
 	for path, want := range map[string]bool{
-		"net/netfilter/nft_offload.c": true, "net/netfilter/Kconfig": true, "Makefile": true, "tools/objtool/check.c": true,
+		"net/netfilter/nft_offload_main.c": true, "net/netfilter/Kconfig": true, "Makefile": true, "tools/objtool/check.c": true,
 		"Documentation/networking/nft_offload.rst": false, "tools/testing/selftests/net/x.sh": false, "MAINTAINERS": false,
 		"Documentation/Kconfig": true, "samples/Kconfig": true,
 	} {
