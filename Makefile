@@ -39,7 +39,7 @@ unit-test: deps
 
 # The guests need a kernel; the pipeline itself provides it.
 vm-test: deps
-	@$(NFTVM) run --trees $(TEST_TREE) --build-only --env out/test-kernel.env
+	@$(NFTVM) run --trees $(TEST_TREE) $(if $(FLAVORS),--flavors $(FLAVORS)) --build-only --env out/test-kernel.env
 	. ./out/test-kernel.env && $(GO) test -count=1 -timeout 30m ./vmtest/... ./internal/matrix/...
 
 lint: deps ## golangci-lint over the Go, shellcheck over the selftests

@@ -57,9 +57,12 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 	}
 	if o.Memory == 0 {
 		o.Memory = 256
-		if k.Flavor == "debug" {
-			o.Memory = 512
+		if k.Flavor == debugFlavor {
+			o.Memory = debugMemory
 		}
+	}
+	if k.Flavor == debugFlavor && o.ICount == 0 {
+		o.CPUs = max(o.CPUs, debugVCPUs)
 	}
 	if _, err := os.Stat(o.Kernel); err != nil {
 		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("no kernel to boot: %w", err)}

@@ -34,7 +34,7 @@ type Engine struct {
 	Accel string
 	// QEMU is the binary; "" is qemu.DefaultBinary.
 	QEMU string
-	// Memory of a guest in MiB; 0 is 256, and twice that for debug kernels.
+	// Memory of a guest in MiB; 0 is 256, and debugMemory for debug kernels.
 	Memory int
 
 	// boots is helloWait and kargs are kernel parameters, both for tests.
@@ -75,13 +75,21 @@ func (e *Engine) Prepare(ctx context.Context) (string, error) {
 	return e.Image, nil
 }
 
+// debugFlavor is the kernel that checks itself: slower, bigger, and with more
+// than one processor, because races are what it is there to find.
+const (
+	debugFlavor = "debug"
+	debugMemory = 768
+	debugVCPUs  = 2
+)
+
 // scale is how much slower than real hardware a guest may be.
 func scale(accel qemu.Accel, flavor string) int {
 	n := 1
 	if accel == qemu.TCG {
 		n = 3
 	}
-	if flavor == "debug" {
+	if flavor == debugFlavor {
 		n *= 4
 	}
 	return n

@@ -63,6 +63,12 @@ func TestProvoke(t *testing.T) {
 		{kind: "rcu", before: "echo 3 > /sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", timeout: 4 * time.Second, cpus: 2, want: Timeout, title: "INFO: rcu detected stall" + inFunc + "spin"},
 		{kind: "spin", before: "echo 2 > /proc/sys/kernel/watchdog_thresh", timeout: 4 * time.Second, want: Timeout, title: "BUG: soft lockup" + inFunc + "spin", needs: "CONFIG_SOFTLOCKUP_DETECTOR"},
 		{kind: "irqs-off", timeout: time.Second, want: Timeout},
+		{kind: "leak", want: Leak, title: "kmemleak: memory leak" + inFunc + "leak", needs: "CONFIG_DEBUG_KMEMLEAK"},
+		{kind: "use-after-free", want: Fail, title: "KASAN: slab-use-after-free Write" + inFunc + "use_after_free", needs: "CONFIG_KASAN"},
+		{kind: "deadlock", want: Fail, title: "possible deadlock (circular locking dependency)" + inFunc + "deadlock", needs: "CONFIG_PROVE_LOCKING"},
+		{kind: "odebug", want: Fail, title: "ODEBUG: free active timer_list" + inFunc + "odebug", needs: "CONFIG_DEBUG_OBJECTS_FREE"},
+		{kind: "sleep", want: Fail, title: "BUG: sleeping function called from invalid context" + inFunc + "sleep", needs: "CONFIG_DEBUG_ATOMIC_SLEEP"},
+		{kind: "preemptible", want: Fail, title: "BUG: using smp_processor_id() in preemptible code" + inFunc + "preemptible", needs: "CONFIG_DEBUG_PREEMPT"},
 	} {
 		t.Run(tc.kind, func(t *testing.T) {
 			t.Parallel()

@@ -30,6 +30,10 @@ const (
 	dumpWait = 10 * time.Second
 )
 
+// leaksCap bounds kmemleak's report: the first of a thousand leaked objects
+// tell as much as all of them.
+const leaksCap = 32 << 10
+
 const skipExit = 4 // kselftest's KSFT_SKIP
 
 // run is one test in its machine.
@@ -44,6 +48,7 @@ type run struct {
 	files         []File
 	before, after *wire.Probe
 	dmesg         string
+	leaks         string // what kmemleak reports
 	reply         *wire.Reply
 }
 
@@ -154,6 +159,13 @@ func (r *run) collect(ctx context.Context) error {
 	if r.after, err = c.Probe(actx); err != nil {
 		return fail(err)
 	}
+	if r.k.Flavor == debugFlavor {
+		var b strings.Builder
+		if err := c.Leaks(actx, &b, leaksCap); err != nil {
+			return fail(err)
+		}
+		r.leaks = b.String()
+	}
 	// What the kernel said is complete when a line behind it has come.
 	mark := fmt.Sprintf("nftvm: test ended: %s: %d", r.t.Name, time.Now().UnixNano())
 	seen := r.m.console.Seen(mark)
@@ -173,6 +185,9 @@ func (r *run) collect(ctx context.Context) error {
 		}
 		r.dmesg = b.String()
 		fmt.Fprintf(r.m.console, "\n[nftvm: the console stopped; the kernel's buffer follows]\n%s\n", r.dmesg)
+	}
+	if r.leaks != "" {
+		fmt.Fprintf(r.m.console, "\n[nftvm: kmemleak found]\n%s\n", r.leaks)
 	}
 	return nil
 }
@@ -201,6 +216,16 @@ func (r *run) broken(err error) error {
 func firstFatal(splats []splat.Splat) *splat.Splat {
 	for i := range splats {
 		if splats[i].Fatal {
+			return &splats[i]
+		}
+	}
+	return nil
+}
+
+// otherThan is the first complaint of another kind.
+func otherThan(splats []splat.Splat, kind string) *splat.Splat {
+	for i := range splats {
+		if splats[i].Kind != kind {
 			return &splats[i]
 		}
 	}
@@ -335,11 +360,12 @@ func (r *run) judge() {
 			bad = append(bad, letter)
 		}
 	}
-	switch s := r.res.Splats; {
+	s := r.res.Splats
+	switch {
 	case firstFatal(s) != nil:
 		set(Crash, firstFatal(s).Title)
-	case len(s) > 0:
-		set(Fail, s[0].Title)
+	case otherThan(s, "kmemleak") != nil:
+		set(Fail, otherThan(s, "kmemleak").Title)
 	case r.reply.Signal != 0:
 		set(Fail, fmt.Sprintf("killed by signal %d", r.reply.Signal))
 	case r.reply.Exit != 0 && r.reply.Exit != skipExit:
@@ -350,6 +376,8 @@ func (r *run) judge() {
 		set(Fail, "new taint "+strings.Join(bad, ""))
 	case r.res.Ledger.Stale > 0:
 		set(Fail, fmt.Sprintf("hardware ledger: %d stale calls", r.res.Ledger.Stale))
+	case len(s) > 0:
+		set(Leak, s[0].Title)
 	case len(r.res.Left) > 0 && r.t.AllowLeak == "":
 		set(Leak, strings.Join(r.res.Left, "; "))
 	case r.reply.Exit == skipExit, doc.Seen && doc.Verdict() == ktap.Skip:

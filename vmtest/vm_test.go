@@ -24,7 +24,11 @@ func testKernel(t *testing.T) Kernel {
 	if image == "" {
 		t.Skip("needs a guest kernel: NFTVM_TEST_KERNEL=<bzImage> NFTVM_TEST_MODULES=<dir with lib/modules> (make test sets them)")
 	}
-	return Kernel{Tree: "test", Flavor: "plain", Image: image,
+	flavor := os.Getenv("NFTVM_TEST_FLAVOR")
+	if flavor == "" {
+		flavor = "plain"
+	}
+	return Kernel{Tree: "test", Flavor: flavor, Image: image,
 		Vmlinux: os.Getenv("NFTVM_TEST_VMLINUX"), Modules: os.Getenv("NFTVM_TEST_MODULES")}
 }
 

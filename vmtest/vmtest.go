@@ -45,7 +45,7 @@ type Test struct {
 	// Timeout is that of the test's settings, on real hardware; it is
 	// scaled for the accelerator and the flavor. 0 means DefaultTimeout.
 	Timeout time.Duration
-	VCPUs   int // 1
+	VCPUs   int // 1; of a debug kernel 2 at least, unless ICount is set
 	Memory  int // MiB, the engine's
 	// ICount makes the guest's time that of a processor which takes 2^ICount
 	// ns per instruction and skips what it idles: for a test that works or

@@ -262,6 +262,7 @@ func writeEnv(path string, m *matrix.Run, tree, flavor string) error {
 	}
 	vars := map[string]string{
 		"NFTVM_TEST_TREE":    tree,
+		"NFTVM_TEST_FLAVOR":  flavor,
 		"NFTVM_TEST_KERNEL":  b.Image,
 		"NFTVM_TEST_MODULES": b.Modules,
 		"NFTVM_TEST_MANUAL":  b.Manual,

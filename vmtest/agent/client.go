@@ -303,6 +303,13 @@ func (c *Client) Dmesg(ctx context.Context, w io.Writer, limit int64) error {
 	return err
 }
 
+// Leaks copies at most limit bytes of what kmemleak finds to w: nothing when
+// all is well, or when the kernel has no kmemleak. It takes seconds.
+func (c *Client) Leaks(ctx context.Context, w io.Writer, limit int64) error {
+	_, err := c.roundTrip(ctx, "search for leaks", &wire.Request{Op: wire.OpLeaks, Limit: limit}, w)
+	return err
+}
+
 // Mark writes a line into the kernel log. It comes out on the console behind
 // everything the kernel said before it.
 func (c *Client) Mark(ctx context.Context, text string) error {

@@ -48,6 +48,10 @@ var (
 	afterLock = regexp.MustCompile(`^(?:rtnl_lock\w*|nfnl_lock|spin_lock\w*)$`)
 )
 
+// allocators are between the leaked memory and who wanted it.
+var allocators = regexp.MustCompile(`^(?:kmemleak_\w+|create_object\w*|slab_\w+|__?kmem_cache_\w+|__?kvmalloc\w*|kmem_cache_\w+|` +
+	`kmemdup\w*|kstrdup\w*|kvasprintf\w*|kasprintf\w*|__?vmalloc\w*|pcpu_alloc\w*|__alloc_percpu\w*|__do_kmalloc\w*|krealloc\w*)$`)
+
 func fixed(title string) func(m, lines []string) string {
 	return func(_, lines []string) string { return in(title, function(lines, afterLock)) }
 }
@@ -97,8 +101,11 @@ var table = []pattern{
 		}
 		return "UBSAN: " + m[1] + " in " + m[2]
 	}, absorbs: []string{"panic"}},
-	{kind: "kmemleak", word: "kmemleak", re: regexp.MustCompile(`kmemleak: \d+ new suspected memory leaks`), title: func(_, _ []string) string { return "kmemleak: memory leak" }},
-	{kind: "kmemleak", word: "BUG: memory leak", re: regexp.MustCompile(`^BUG: memory leak`), title: fixed("kmemleak: memory leak")},
+	// kmemleak's own line in the log only suspects; its report is read when
+	// a later scan has confirmed it.
+	{kind: "kmemleak", word: "unreferenced object", re: regexp.MustCompile(`^unreferenced (?:percpu )?object 0x[0-9a-f]+ \(size \d+\):`), title: func(_, lines []string) string {
+		return in("kmemleak: memory leak", function(lines, allocators))
+	}},
 	{kind: "slab", word: "BUG ", re: regexp.MustCompile(`^BUG ([\w:-]+)(?: \([^)]*\))?: (.+)$`), title: func(m, _ []string) string {
 		return "slab corruption: " + strings.TrimRight(stripNumbers(m[2]), ". ") + " in " + cacheName(m[1])
 	}, absorbs: []string{"panic"}},

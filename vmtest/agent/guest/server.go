@@ -111,6 +111,8 @@ func (s *server) request(id uint32, req *wire.Request) error {
 		go s.async(id, func() *wire.Reply { return &wire.Reply{Probe: probe()} })
 	case wire.OpDmesg:
 		go s.async(id, func() *wire.Reply { return s.dmesg(id, req.Limit) })
+	case wire.OpLeaks:
+		go s.async(id, func() *wire.Reply { return s.leaks(id, req.Limit) })
 	case wire.OpMark:
 		return s.reply(id, errReply(kmsg(0, req.Text)))
 	case wire.OpPoweroff:

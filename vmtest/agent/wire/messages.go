@@ -23,6 +23,7 @@ const (
 	OpProbe    = "probe"    // look at the kernel's health
 	OpDmesg    = "dmesg"    // the kernel's log buffer, as TypeData
 	OpMark     = "mark"     // write Text into the kernel log
+	OpLeaks    = "leaks"    // have kmemleak scan; what it found comes as TypeData
 	OpPoweroff = "poweroff" // sync and power the guest off; no reply
 )
 

@@ -14,7 +14,9 @@
 #include <linux/refcount.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/smp.h>
 #include <linux/spinlock.h>
+#include <linux/timer.h>
 
 static char *kind = "";
 module_param(kind, charp, 0444);
@@ -171,6 +173,75 @@ static noinline void provoke_irqs_off(void)
 	provoke_spin();
 }
 
+static noinline void provoke_leak(void)
+{
+	char *p = kmalloc(4000, GFP_KERNEL);
+
+	OPTIMIZER_HIDE_VAR(p);
+	if (p)
+		memset(p, 0x5a, 4000);
+}
+
+static noinline void provoke_use_after_free(void)
+{
+	char *p = kmalloc(64, GFP_KERNEL);
+
+	kfree(p);
+	OPTIMIZER_HIDE_VAR(p);
+	if (p)
+		WRITE_ONCE(*p, 1);
+}
+
+static DEFINE_MUTEX(provoke_a);
+static DEFINE_MUTEX(provoke_b);
+
+static noinline void provoke_a_b(void)
+{
+	mutex_lock(&provoke_a);
+	mutex_lock(&provoke_b);
+	mutex_unlock(&provoke_b);
+	mutex_unlock(&provoke_a);
+}
+
+static noinline void provoke_deadlock(void)
+{
+	provoke_a_b();
+	mutex_lock(&provoke_b);
+	mutex_lock(&provoke_a);
+	mutex_unlock(&provoke_a);
+	mutex_unlock(&provoke_b);
+}
+
+static void provoke_timeout(struct timer_list *unused)
+{
+}
+
+/* Freed while it runs: a timer, as a structure with one would be. */
+static noinline void provoke_odebug(void)
+{
+	struct timer_list *timer = kmalloc(sizeof(*timer), GFP_KERNEL);
+
+	if (!timer)
+		return;
+	timer_setup(timer, provoke_timeout, 0);
+	mod_timer(timer, jiffies + 3600 * HZ);
+	kfree(timer);
+}
+
+static noinline void provoke_sleep(void)
+{
+	preempt_disable();
+	might_sleep();
+	preempt_enable();
+}
+
+static noinline void provoke_preemptible(void)
+{
+	int cpu = smp_processor_id();
+
+	OPTIMIZER_HIDE_VAR(cpu);
+}
+
 static int __init provoke_init(void)
 {
 	if (!strcmp(kind, "warn"))
@@ -207,6 +278,18 @@ static int __init provoke_init(void)
 		provoke_rcu();
 	else if (!strcmp(kind, "irqs-off"))
 		provoke_irqs_off();
+	else if (!strcmp(kind, "leak"))
+		provoke_leak();
+	else if (!strcmp(kind, "use-after-free"))
+		provoke_use_after_free();
+	else if (!strcmp(kind, "deadlock"))
+		provoke_deadlock();
+	else if (!strcmp(kind, "odebug"))
+		provoke_odebug();
+	else if (!strcmp(kind, "sleep"))
+		provoke_sleep();
+	else if (!strcmp(kind, "preemptible"))
+		provoke_preemptible();
 	else
 		return -EINVAL;
 	return 0;
