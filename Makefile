@@ -6,6 +6,7 @@ GO        ?= go
 TREES     ?=
 FLAVORS   ?=
 TESTS     ?=
+MUTANTS   ?=
 OUT       ?= out/run
 TEST_TREE ?= 7.3
 
@@ -16,7 +17,7 @@ RUN_FLAGS = $(if $(TREES),--trees $(TREES)) $(if $(FLAVORS),--flavors $(FLAVORS)
 NFTVM = bin/nftvm
 GOLANGCI_LINT_VERSION = v2.15.0
 
-.PHONY: help deps run test unit-test vm-test lint bench clean FORCE
+.PHONY: help deps run mutants test unit-test vm-test lint bench clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +31,9 @@ deps: $(NFTVM) ## install what the machine lacks, and nothing else (Debian; else
 
 run: deps ## the matrix: fetch, patch, build, boot and test every tree (TREES=6.12,7.3 FLAVORS=plain TESTS='nft_offload/*' OUT=out/run)
 	@$(NFTVM) run $(RUN_FLAGS)
+
+mutants: deps ## break the series on purpose: every patch of selftests/mutants must be noticed (TREES=7.3 MUTANTS='hwft-*')
+	@$(NFTVM) mutants $(if $(TREES),--trees $(TREES)) $(if $(MUTANTS),--mutants '$(MUTANTS)') --out $(if $(filter file,$(origin OUT)),out/mutants,$(OUT))
 
 test: unit-test vm-test ## the harness's own tests, first without, then with real guests
 

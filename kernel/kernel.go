@@ -65,6 +65,9 @@ type Builder struct {
 	Jobs int
 	// Refresh asks the mirrors for newer sources whatever their index's age.
 	Refresh bool
+	// Slot, when set, names work trees apart from those of other builders: a
+	// build that nobody wants to go on from leaves theirs as they are.
+	Slot string
 	// Notify, when set, is told of stages; from several goroutines when
 	// several builds run.
 	Notify func(Event)
@@ -250,7 +253,11 @@ func (r *run) patch(ctx context.Context, s *series.Series) (*store.Entry, error)
 // inSlot runs fn with the patched source and a make for the named object
 // directory of the slot.
 func (r *run) inSlot(ctx context.Context, obj string, log io.Writer, fn func(ctx context.Context, m *kmake.Make) error) error {
-	wt, err := worktree.Open(ctx, r.Store, r.tree.Name, r.flavor)
+	flavor := r.flavor
+	if r.Slot != "" {
+		flavor += "-" + r.Slot
+	}
+	wt, err := worktree.Open(ctx, r.Store, r.tree.Name, flavor)
 	if err != nil {
 		return err
 	}
@@ -351,5 +358,9 @@ func (r *run) stage(ctx context.Context, name string, fn func() (*store.Entry, e
 
 // timing is the store's name for how long a stage of this cell takes.
 func (r *run) timing(stage string) string {
-	return stage + " " + r.tree.Name + " " + r.flavor
+	name := stage + " " + r.tree.Name + " " + r.flavor
+	if r.Slot != "" {
+		name += " " + r.Slot
+	}
+	return name
 }

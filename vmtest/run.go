@@ -78,6 +78,10 @@ func (r *run) do(ctx context.Context) error {
 		limit = DefaultTimeout
 	}
 	start := time.Now()
+	var failure <-chan struct{}
+	if r.t.StopAtFailure {
+		failure = r.out.Seen("\nnot ok ")
+	}
 	proc, err := r.m.client.Start(pctx, r.command())
 	if err != nil {
 		return r.broken(err)
@@ -87,6 +91,7 @@ func (r *run) do(ctx context.Context) error {
 	select {
 	case <-proc.Done():
 	case <-r.m.vm.Done():
+	case <-failure:
 	case <-tctx.Done():
 	}
 	r.res.Seconds = time.Since(start).Seconds()
@@ -97,6 +102,11 @@ func (r *run) do(ctx context.Context) error {
 	case <-proc.Done():
 	case <-r.m.vm.Done():
 		return r.broken(agent.ErrClosed)
+	case <-failure:
+		r.res.Splats = append(r.res.Splats, splat.Find(r.m.console.Text())...)
+		r.account()
+		r.res.Verdict, r.res.Reason = Fail, "stopped at its first failure"+firstFailure(ktap.Parse(r.out.Text()))
+		return nil
 	default:
 		r.hang(ctx, proc, fmt.Sprintf("no end within %v", limit*time.Duration(r.scale)))
 		return nil

@@ -51,6 +51,9 @@ type Test struct {
 	// ns per instruction and skips what it idles: for a test that works or
 	// waits for a fixed number of seconds. 0 is real time. TCG only.
 	ICount int
+	// StopAtFailure ends the test with its first "not ok": of what follows
+	// nothing more is wanted.
+	StopAtFailure bool
 	// AllowTaint are letters of taints that are no failure, as "O" for a
 	// module built outside the tree.
 	AllowTaint string

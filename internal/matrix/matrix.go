@@ -217,7 +217,7 @@ func (r *Run) test(ctx context.Context, built *kernel.Built, cell *report.Cell) 
 				return nil
 			}
 			defer func() { <-r.slots }()
-			res, accel, done := r.one(ctx, built, spec)
+			res, accel, done := r.One(ctx, built, spec, built.Tree+"/"+built.Flavor)
 			if !done {
 				return nil
 			}
@@ -266,13 +266,14 @@ func (r *Run) kept(cell *report.Cell, test string) *report.Test {
 	return nil
 }
 
-// one runs one test in a guest of its own. done is false when the run was
-// interrupted before there was a verdict.
-func (r *Run) one(ctx context.Context, built *kernel.Built, spec Spec) (res report.Test, accel string, done bool) {
+// One runs one test in a guest of its own; label names the cell in the
+// progress. Of r it needs Store, Engine, Selftests, Out, Again and Progress.
+// done is false when the run was interrupted before there was a verdict.
+func (r *Run) One(ctx context.Context, built *kernel.Built, spec Spec, label string) (res report.Test, accel string, done bool) {
 	cell := built.Tree + "/" + built.Flavor
 	dir := filepath.Join(r.Out, built.Tree+"-"+built.Flavor, filepath.FromSlash(spec.Name))
 	timing := "test " + cell + " " + spec.Name
-	step := r.Progress.Start(cell, spec.Name, r.Store.Expected(timing))
+	step := r.Progress.Start(label, spec.Name, r.Store.Expected(timing))
 	start := time.Now()
 	res, accel, err := r.guest(ctx, built, spec, dir)
 	switch {
@@ -284,7 +285,7 @@ func (r *Run) one(ctx context.Context, built *kernel.Built, spec Spec) (res repo
 		res.Verdict, res.Reason = report.Crash, err.Error()
 	case err != nil:
 		res.Verdict, res.Reason = report.Error, err.Error()
-	default:
+	case res.Verdict == report.Pass:
 		r.Store.Took(timing, time.Since(start).Seconds())
 	}
 	if res.Reason != "" {
@@ -347,7 +348,7 @@ const (
 func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	t := vmtest.Test{
 		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, AllowTaint: spec.Taint,
-		ICount: spec.ICount, AllowLeak: spec.Leak,
+		ICount: spec.ICount, AllowLeak: spec.Leak, StopAtFailure: spec.StopAtFailure,
 	}
 	var err error
 	if spec.Path == "" {

@@ -35,6 +35,8 @@ type Spec struct {
 	Files   []string      `yaml:"files"`
 	// ICount counts the guest's time by instructions, see vmtest.Test.
 	ICount int `yaml:"icount"`
+	// StopAtFailure ends the test at its first failed subtest.
+	StopAtFailure bool `yaml:"-"`
 	// Leak is why the test may leave something behind; "" is: it may not.
 	Leak string `yaml:"leak"`
 

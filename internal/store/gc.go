@@ -94,6 +94,16 @@ func (s *Store) GC(ctx context.Context, keep time.Duration) ([]Item, error) {
 	return gone, nil
 }
 
+// Drop removes an entry that nobody will want again. One that is being made
+// stays.
+func (s *Store) Drop(stage string, key Key) error {
+	_, err := s.remove(Item{Stage: stage, Name: string(key)})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 func (s *Store) remove(it Item) (bool, error) {
 	name := it.Stage + "-" + it.Name
 	l := flock.New(filepath.Join(s.dir, locksDir, name+".lock"))
