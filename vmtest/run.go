@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"sort"
 	"strings"
@@ -126,17 +127,38 @@ func (r *run) do(ctx context.Context) error {
 }
 
 func (r *run) command() *agent.Command {
-	argv := append([]string{r.t.Script}, r.t.Args...)
-	if strings.HasSuffix(r.t.Script, ".sh") {
-		// Upstream's scripts are not all executable, and a clone may
-		// have lost the bit.
-		argv = append([]string{"bash"}, argv...)
-	}
+	argv := append(interpreter(r.t), append([]string{r.t.Script}, r.t.Args...)...)
 	dir := "/"
 	if i := strings.LastIndexByte(r.t.Script, '/'); i > 0 {
 		dir = r.t.Script[:i] // they source lib.sh from where they are
 	}
 	return &agent.Command{Argv: argv, Env: r.t.Env, Dir: dir, Output: r.out, Limit: outputCap}
+}
+
+// interpreter is what the script's first line asks for. Upstream's scripts are
+// not all executable, and a clone may have lost the bit.
+func interpreter(t Test) []string {
+	if !strings.HasSuffix(t.Script, ".sh") {
+		return nil
+	}
+	words := []string{"bash"}
+	for _, f := range t.Files {
+		if f.Guest != t.Script {
+			continue
+		}
+		b, err := os.ReadFile(f.Host)
+		if err != nil {
+			break // delivering it says so
+		}
+		line, _, _ := strings.Cut(string(b), "\n")
+		if line, ok := strings.CutPrefix(line, "#!"); ok {
+			// "bash -e": the rest of the line is one argument.
+			if _, arg, ok := strings.Cut(strings.TrimSpace(line), " "); ok && !strings.HasSuffix(strings.Fields(line)[0], "env") {
+				words = append(words, strings.TrimSpace(arg))
+			}
+		}
+	}
+	return words
 }
 
 func (r *run) deliver(ctx context.Context) error {

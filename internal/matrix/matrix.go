@@ -317,6 +317,9 @@ func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir str
 	}
 	got, err := r.Engine.Run(ctx, GuestKernel(built), test, dir)
 	res.Verdict, res.Reason = report.Verdict(got.Verdict), got.Reason
+	if res.Verdict == report.Pass && spec.Partly != "" {
+		res.Reason = strings.TrimPrefix(res.Reason+"; "+spec.Partly, "; ")
+	}
 	res.Seconds, res.StartSeconds = got.Seconds, got.StartSeconds
 	res.Log, res.Console = got.Log, got.Console
 	for _, s := range got.Subtests {
@@ -349,6 +352,7 @@ func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	t := vmtest.Test{
 		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, AllowTaint: spec.Taint,
 		ICount: spec.ICount, AllowLeak: spec.Leak, StopAtFailure: spec.StopAtFailure,
+		Args: spec.Args,
 	}
 	var err error
 	if spec.Path == "" {

@@ -36,7 +36,10 @@ type Spec struct {
 	// ICount counts the guest's time by instructions, see vmtest.Test.
 	ICount int `yaml:"icount"`
 	// StopAtFailure ends the test at its first failed subtest.
-	StopAtFailure bool `yaml:"-"`
+	StopAtFailure bool     `yaml:"-"`
+	Args          []string `yaml:"args"`
+	// Partly is what the test does not do in our kernels; "" is nothing.
+	Partly string `yaml:"partly"`
 	// Leak is why the test may leave something behind; "" is: it may not.
 	Leak string `yaml:"leak"`
 
@@ -137,7 +140,7 @@ func Match(specs []Spec, globs []string) ([]Spec, error) {
 			}
 			if ok {
 				found = true
-				if !slices.ContainsFunc(out, func(o Spec) bool { return o.Name == s.Name }) {
+				if !slices.ContainsFunc(out, func(o Spec) bool { return o.Name == s.Name && o.Path == s.Path }) {
 					out = append(out, s)
 				}
 			}

@@ -26,7 +26,7 @@ var packages = []struct {
 }{
 	{"bash", false, "bash"},
 	{"coreutils", false, "basename cat chmod chown comm cp cut date dd df dirname du echo env expr false " +
-		"fold head id install ln ls md5sum mkdir mkfifo mknod mktemp mv nl nproc numfmt od paste printf " +
+		"fold head id install ln ls md5sum sha1sum mkdir mkfifo mknod mktemp mv nl nproc numfmt od paste printf " +
 		"pwd readlink realpath rm rmdir seq sha256sum shuf sleep sort split stat stdbuf stty sync tac tail tee " +
 		"test timeout touch tr true truncate tty uname uniq wc yes"},
 	{"grep", false, "grep egrep fgrep"},
@@ -35,7 +35,7 @@ var packages = []struct {
 	{"diffutils", false, "cmp diff"},
 	{"findutils", false, "find xargs"},
 	{"procps", false, "ps pgrep pkill sysctl kill uptime free"},
-	{"util-linux", false, "dmesg flock mount umount nsenter unshare setsid"},
+	{"util-linux", false, "dmesg flock mount umount nsenter unshare setsid lscpu taskset"},
 	{"kmod", false, "kmod depmod insmod lsmod modinfo modprobe rmmod"},
 	{"iproute2", false, "bridge ip tc ss"},
 	{"iputils-ping", false, "ping"},
@@ -43,11 +43,12 @@ var packages = []struct {
 	{"conntrack", false, "conntrack"},
 	{"ethtool", false, "ethtool"},
 	{"socat", false, "socat"},
+	{"iperf3", false, "iperf3"},
+	{"netcat-openbsd", false, "nc"},
+	{"debianutils", false, "which"},
 	{"jq", false, "jq"},
 	{"udev", false, "udevadm"},
 	{"iproute2", true, "devlink nstat"},
-	{"iperf3", true, "iperf3"},
-	{"netcat-openbsd", true, "nc"},
 	{"gawk", true, "gawk"},
 }
 
