@@ -25,12 +25,14 @@ func newDev(p *project) *cobra.Command {
 		Use:   "dev TREE",
 		Short: "Open a patched tree as a git repository, one commit per patch, or write it back",
 		Long: `Open the patched tree as a git repository: the pristine tree is one commit, each
-patch of the series another. Edit, amend, rebase, add fixup! commits; then
+patch of the series another, and the selftests come last. Edit, amend, rebase,
+add fixup! commits; then
 
     nftvm dev TREE --export
 
 writes the commits back into patches/. A patch that did not change keeps its
-bytes, and every patch keeps its range of kernel versions.`,
+bytes, and every patch keeps its range of kernel versions. The selftests are
+edited in selftests/, not here.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, err := p.root()
@@ -72,7 +74,7 @@ func devOpen(ctx context.Context, p *project, name, dir string, out io.Writer) e
 	if err != nil {
 		return err
 	}
-	repo, err := dev.Open(ctx, st, src, s, dir, io.Discard)
+	repo, err := dev.Open(ctx, st, src, s, filepath.Join(root, "selftests"), dir, io.Discard)
 	if err != nil {
 		return err
 	}

@@ -61,6 +61,8 @@ type meta struct {
 	Series   string      `json:"series"`
 	List     string      `json:"list"` // SHA-256 of the series file
 	Patches  []metaPatch `json:"patches"`
+	// Selftests is the commit that brings them into the tree, "" for none.
+	Selftests string `json:"selftests,omitempty"`
 }
 
 // metaPatch is a patch as it was when it became a commit.
@@ -101,8 +103,9 @@ func (m *meta) write(dir string) error {
 
 // Open makes the repository in dir from the tree's source and the series, or
 // goes on with the one that is there. It never touches a directory that it
-// did not make.
-func Open(ctx context.Context, st *store.Store, src *tree.Source, s *series.Series, dir string, log io.Writer) (*Repo, error) {
+// did not make. On top of the series it commits the selftests of the directory
+// of that name, "" for none; Export leaves that commit out.
+func Open(ctx context.Context, st *store.Store, src *tree.Source, s *series.Series, selftests, dir string, log io.Writer) (*Repo, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -172,6 +175,14 @@ func Open(ctx context.Context, st *store.Store, src *tree.Source, s *series.Seri
 	}
 	if err := note(ctx, g, m.Patches); err != nil {
 		return nil, err
+	}
+	if selftests != "" {
+		if m.Selftests, err = commitSelftests(ctx, g, selftests); err != nil {
+			return nil, fmt.Errorf("the selftests as a commit: %w", err)
+		}
+		if err := note(ctx, g, []metaPatch{{Name: selftestsNote, Commit: m.Selftests}}); err != nil {
+			return nil, err
+		}
 	}
 	if err := m.write(tmp); err != nil {
 		return nil, err

@@ -23,7 +23,9 @@ type bench struct {
 	st      *store.Store
 	src     *tree.Source
 	patches string
-	dir     string
+	// selftests is the directory of that name, "" for none.
+	selftests string
+	dir       string
 }
 
 const lines = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n"
@@ -74,7 +76,7 @@ func (b *bench) open() *Repo {
 	b.t.Helper()
 	s, err := series.Load(b.patches)
 	require.NoError(b.t, err)
-	r, err := Open(b.t.Context(), b.st, b.src, s, b.dir, io.Discard)
+	r, err := Open(b.t.Context(), b.st, b.src, s, b.selftests, b.dir, io.Discard)
 	require.NoError(b.t, err)
 	return r
 }
@@ -156,7 +158,7 @@ func TestOpen(t *testing.T) {
 	b.put(filepath.Join(b.dir, "mine"), "x")
 	s, err := series.Load(b.patches)
 	require.NoError(t, err)
-	_, err = Open(t.Context(), b.st, b.src, s, b.dir, io.Discard)
+	_, err = Open(t.Context(), b.st, b.src, s, "", b.dir, io.Discard)
 	require.ErrorContains(t, err, "was not made by nftvm dev")
 }
 
@@ -328,4 +330,78 @@ func TestExportIsProved(t *testing.T) {
 	require.ErrorContains(t, prove(t.Context(), g, m, commits[1:]), "would not change net/a.c")
 	commits[0].content = append(commits[0].content, "diff --git a/x b/x\nnew file mode 100644\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+x\n"...)
 	require.ErrorContains(t, prove(t.Context(), g, m, commits), "would change x, the commits do not")
+}
+
+// withSelftests gives the project selftests, and the tree what it has of them.
+func withSelftests(t *testing.T) *bench {
+	t.Helper()
+	b := newBench(t)
+	root := filepath.Dir(b.patches)
+	b.selftests = filepath.Join(root, "selftests")
+	b.put(filepath.Join(b.selftests, "Makefile"), "TEST_PROGS := a.sh\ninclude ../lib.mk\n")
+	b.put(filepath.Join(b.selftests, "a.sh"), "#!/bin/bash\n")
+	b.put(filepath.Join(b.selftests, "lib.sh"), "# sourced\n")
+	b.put(filepath.Join(b.selftests, "settings"), "timeout=45\n")
+	b.put(filepath.Join(b.selftests, "notes.txt"), "not for a kernel tree\n")
+	b.put(filepath.Join(b.selftests, "mutants/m.patch"), "neither\n")
+	b.put(filepath.Join(root, "linux/tools/testing/selftests/Makefile"), "TARGETS += net\nTARGETS += net/mptcp\nTARGETS += net/openvswitch\nTARGETS_HOTPLUG = cpu\n")
+	b.put(filepath.Join(root, "linux/MAINTAINERS"), "NFT_OFFLOAD\nF:\tnet/netfilter/nft_offload*\n\nNEXT\n")
+	var err error
+	b.src, err = (&tree.Fetcher{Store: b.st}).Source(t.Context(), tree.Tree{Name: "7.3", Dir: filepath.Join(root, "linux")})
+	require.NoError(t, err)
+	return b
+}
+
+func TestSelftestsAreTheLastCommit(t *testing.T) {
+	b := withSelftests(t)
+	r := b.open()
+	require.Equal(t, 3, r.Patches, "the selftests are no patch")
+	require.Equal(t, "selftests: net: nft_offload: add tests of offloaded rulesets", b.git("log", "-1", "--format=%s"))
+	require.Equal(t, []string{
+		"MAINTAINERS", "tools/testing/selftests/Makefile",
+		"tools/testing/selftests/net/nft_offload/Makefile", "tools/testing/selftests/net/nft_offload/a.sh",
+		"tools/testing/selftests/net/nft_offload/lib.sh", "tools/testing/selftests/net/nft_offload/settings",
+	}, strings.Fields(b.git("show", "--format=", "--name-only")))
+	require.Contains(t, b.git("show", "HEAD:tools/testing/selftests/Makefile"), "TARGETS += net/mptcp\nTARGETS += net/nft_offload\nTARGETS += net/openvswitch\n")
+	require.Contains(t, b.git("show", "HEAD:tools/testing/selftests/net/nft_offload/Makefile"), "include ../../lib.mk")
+	require.Contains(t, b.git("show", "HEAD:MAINTAINERS"), "nft_offload*\nF:\ttools/testing/selftests/net/nft_offload/\n")
+	require.Contains(t, b.git("ls-tree", "HEAD", "tools/testing/selftests/net/nft_offload/a.sh"), "100755")
+	require.Contains(t, b.git("ls-tree", "HEAD", "tools/testing/selftests/net/nft_offload/lib.sh"), "100644")
+	require.Empty(t, b.git("status", "--porcelain"))
+}
+
+func TestSelftestsAreNotExported(t *testing.T) {
+	b := withSelftests(t)
+	before := b.all()
+	b.open()
+	x, err := b.export()
+	require.NoError(t, err)
+	require.Empty(t, append(append(x.Changed, x.Added...), x.Removed...))
+	require.Equal(t, before, b.all())
+
+	// A patch on top of them, and a fixup of one below.
+	b.edit("net/b.c", "10\n", "ten\n")
+	b.git("commit", "-qam", "net: more of b")
+	b.edit("net/a.c", "5\n", "five\n")
+	b.git("commit", "-qam", "fixup! net: change a")
+	x, err = b.export()
+	require.NoError(t, err)
+	require.Equal(t, []string{"0001-a.patch"}, x.Changed)
+	require.Equal(t, []string{"0005-net-more-of-b.patch"}, x.Added)
+	require.NotContains(t, b.file("series"), "selftests")
+
+	// The same once more, from what the export left.
+	x, err = b.export()
+	require.NoError(t, err)
+	require.Empty(t, append(append(x.Changed, x.Added...), x.Removed...))
+}
+
+func TestSelftestsEditedInTheTreeAreRefused(t *testing.T) {
+	b := withSelftests(t)
+	b.open()
+	b.edit("tools/testing/selftests/net/nft_offload/lib.sh", "sourced", "changed")
+	b.git("commit", "-qam", "selftests: a change")
+	_, err := b.export()
+	require.ErrorContains(t, err, "selftests/")
+	require.ErrorContains(t, err, "lib.sh")
 }

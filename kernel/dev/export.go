@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,8 @@ type commit struct {
 	name    string
 	content []byte
 	kept    bool
+	// selftests marks the commit that is made anew each time, and no patch.
+	selftests bool
 }
 
 // Export writes the commits of the repository in dir back into the series that
@@ -69,6 +72,9 @@ func Export(ctx context.Context, dir string, others []string, log io.Writer) (*E
 	if err := fold(ctx, g, m.Base); err != nil {
 		return nil, err
 	}
+	if err := selftestsUntouched(ctx, g, m); err != nil {
+		return nil, err
+	}
 	commits, err := list(ctx, g, m)
 	if err != nil {
 		return nil, err
@@ -76,11 +82,15 @@ func Export(ctx context.Context, dir string, others []string, log io.Writer) (*E
 	if err := fill(ctx, g, commits, s); err != nil {
 		return nil, err
 	}
-	x, entries, err := arrange(commits, m, s, others)
-	if err != nil {
+	if err := prove(ctx, g, m, commits); err != nil {
 		return nil, err
 	}
-	if err := prove(ctx, g, m, commits); err != nil {
+	commits = slices.DeleteFunc(commits, func(c *commit) bool { return c.selftests })
+	if err := applies(m, commits); err != nil {
+		return nil, err
+	}
+	x, entries, err := arrange(commits, m, s, others)
+	if err != nil {
 		return nil, err
 	}
 	x.Series = s.Dir
@@ -154,6 +164,9 @@ func list(ctx context.Context, g *git, m *meta) ([]*commit, error) {
 		all = append(all, c)
 		// A squashed commit has the notes of all its parts.
 		for _, name := range strings.Fields(f[2]) {
+			if name == selftestsNote && m.Selftests != "" {
+				c.selftests = true
+			}
 			if p := m.patch(name); p != nil && !taken[name] {
 				c.was, taken[name] = p, true
 				break
@@ -169,7 +182,7 @@ func list(ctx context.Context, g *git, m *meta) ([]*commit, error) {
 			return nil, err
 		}
 		for _, c := range all {
-			if c.was == nil && c.subject == subject {
+			if c.was == nil && !c.selftests && c.subject == subject {
 				c.was, taken[p.Name] = m.patch(p.Name), true
 				break
 			}
@@ -202,14 +215,17 @@ func fill(ctx context.Context, g *git, commits []*commit, s *series.Series) erro
 		}
 	}
 	for _, c := range commits {
-		if c.was == nil {
+		switch {
+		case c.selftests:
+			c.name = selftestsNote
+		case c.was == nil:
 			c.name = fmt.Sprintf("%04d-%s.patch", next, slug(c.subject))
 			next++
 			if taken[c.name] {
 				return fmt.Errorf("%s is there already", c.name)
 			}
 			taken[c.name] = true
-		} else {
+		default:
 			c.name = c.was.Name
 			same, err := sameCommit(ctx, g, c.was.Commit, c.id)
 			if err != nil {
@@ -349,6 +365,19 @@ func gets(e series.Entry, s *series.Series, versions []string) string {
 		}
 	}
 	return ""
+}
+
+// applies checks that the series needs nothing of the commit that is no part
+// of it.
+func applies(m *meta, commits []*commit) error {
+	var patches []series.Patch
+	for _, c := range commits {
+		patches = append(patches, series.Patch{Name: c.name, Content: c.content})
+	}
+	if _, err := series.Apply(m.Pristine, patches); err != nil {
+		return fmt.Errorf("the exported series would not apply without the selftests' commit: %w", err)
+	}
+	return nil
 }
 
 // prove applies the patches as they will be written and compares the result
