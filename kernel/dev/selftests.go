@@ -30,9 +30,9 @@ const selftestsMessage = `selftests: net: nft_offload: add tests of offloaded ru
 Whether hardware does what a ruleset says could not be tested without the
 hardware, and an exit code of nft does not tell where a packet went.
 
-These scripts link netdevsim devices, offload rulesets to their flow tables,
-and look for each packet in three places: the counters of the table, those
-of nft, and AF_PACKET taps at both ends.
+These scripts link netdevsim devices, offload rulesets to their flow
+tables, and look for each packet in three places: the counters of the
+table, those of nft, and AF_PACKET taps at both ends.
 
 Signed-off-by: kmod-nft-offload project <series@kmod-nft-offload.invalid>
 `
