@@ -51,8 +51,8 @@ lint: deps ## golangci-lint over the Go, shellcheck over the selftests
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) run ./...
 	shellcheck -x -P selftests $$(git ls-files '*.sh')
 
-bench: deps ## the figures that the project promises, measured here (COLD=1: also two whole builds with nothing cached)
-	@$(NFTVM) bench $(if $(COLD),--cold) --out out/bench
+bench: deps ## the figures that the project promises, measured here (ONLY=rules,packets; COLD=1: also two whole builds with nothing cached)
+	@$(NFTVM) bench $(if $(COLD),--cold) $(if $(ONLY),--only '$(ONLY)') --out out/bench
 
 clean: ## remove what was built here; the store stays (nftvm cache gc empties it)
 	rm -rf bin out
