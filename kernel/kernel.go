@@ -19,6 +19,7 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/kmake"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kconfig"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kver"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/worktree"
@@ -59,6 +60,12 @@ type Builder struct {
 	Series string
 	// Extra are patch files that go on top of the series on every tree.
 	Extra []string
+	// Choose, when set, takes from the patches that a tree gets those to apply.
+	// A symbol that is lost for want of a patch is no error then.
+	Choose func([]series.Patch) []series.Patch
+	// Strict are C files to compile once more, with all that compilers and
+	// sparse can say; Built.Warnings has it. Nothing else is built behind that.
+	Strict []string
 	// Configs is the directory of the config fragments.
 	Configs string
 	// Jobs is make's -j, 0 for the number of CPUs.
@@ -98,6 +105,8 @@ type Built struct {
 	Key store.Key
 	// ManualKey names the manual build.
 	ManualKey store.Key
+	// Warnings are what strict compilers say of the Builder's Strict.
+	Warnings []kbuild.Warning
 	// Compiled is how many objects the build compiled when it was made.
 	Compiled int
 	Stages   []Stage
@@ -159,6 +168,11 @@ func (r *run) all(ctx context.Context) error {
 		}
 		requests = append(requests, more...)
 	}
+	if r.Choose != nil {
+		for i := range requests {
+			requests[i].Optional, requests[i].Forgiven = true, kver.Range{}
+		}
+	}
 
 	if _, err := r.stage(ctx, tree.Stage, func() (*store.Entry, error) {
 		f := &tree.Fetcher{Store: r.Store, Refresh: r.Refresh, Warn: func(msg string) {
@@ -201,6 +215,17 @@ func (r *run) all(ctx context.Context) error {
 	if b.Release, err = kbuild.ReadRelease(image.Dir); err != nil {
 		return err
 	}
+	if len(r.Strict) > 0 {
+		w, err := r.stage(ctx, kbuild.WarningsStage, func() (*store.Entry, error) { return r.warnings(ctx, config) })
+		if err != nil {
+			return err
+		}
+		b.Warnings, err = kbuild.ReadWarnings(w.Dir)
+		return err
+	}
+	if r.Choose != nil {
+		return nil // the module that is built by hand may not be there yet
+	}
 	manual, err := r.stage(ctx, kbuild.ModuleStage, func() (*store.Entry, error) { return r.manual(ctx, image) })
 	if err != nil {
 		return err
@@ -229,6 +254,9 @@ func (r *run) patch(ctx context.Context, s *series.Series) (*store.Entry, error)
 	}
 	if unsupported != nil {
 		return nil, store.KernelFault(unsupported)
+	}
+	if r.Choose != nil {
+		patches = r.Choose(patches)
 	}
 	for _, path := range r.Extra {
 		content, err := os.ReadFile(path)
@@ -313,6 +341,26 @@ func (r *run) manual(ctx context.Context, image *store.Entry) (*store.Entry, err
 	return r.Store.Do(ctx, kbuild.ModuleStage, k.Key(), func(ctx context.Context, dir string, log io.Writer) error {
 		return r.inSlot(ctx, "manual", log, func(ctx context.Context, m *kmake.Make) error {
 			return kbuild.BuildManual(ctx, m, filepath.Join(image.Dir, kbuild.Kit), r.src.Version, dir)
+		})
+	})
+}
+
+func (r *run) warnings(ctx context.Context, config *store.Entry) (*store.Entry, error) {
+	path := filepath.Join(config.Dir, kconfig.ConfigFile)
+	k := store.NewKey(kbuild.WarningsStage).Str("format", "1").
+		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
+	r.built.Overlay.Key(k, kbuild.Matters)
+	if err := k.File("config", path); err != nil {
+		return nil, err
+	}
+	sparse, _ := kbuild.Sparse(r.src.Version)
+	k.Str("sparse", fmt.Sprint(sparse))
+	for _, f := range r.Strict {
+		k.Str("file", f)
+	}
+	return r.Store.Do(ctx, kbuild.WarningsStage, k.Key(), func(ctx context.Context, dir string, log io.Writer) error {
+		return r.inSlot(ctx, "strict", log, func(ctx context.Context, m *kmake.Make) error {
+			return kbuild.Warnings(ctx, m, path, r.src.Version, r.Strict, dir)
 		})
 	})
 }

@@ -43,9 +43,9 @@ func Apply(root string, patches []Patch) (*Overlay, error) {
 }
 
 func (st *state) apply(p Patch) error {
-	files, _, err := gitdiff.Parse(bytes.NewReader(p.Content))
+	files, err := p.Files()
 	if err != nil {
-		return fmt.Errorf("%s cannot be read as a patch: %w", p.Name, err)
+		return err
 	}
 	if len(files) == 0 {
 		return fmt.Errorf("%s changes no file", p.Name)

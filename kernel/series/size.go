@@ -2,18 +2,11 @@
 
 package series
 
-import (
-	"bytes"
-	"fmt"
-
-	"github.com/bluekeyes/go-gitdiff/gitdiff"
-)
-
 // Size is how many lines a patch adds and removes.
 func (p Patch) Size() (added, removed int, err error) {
-	files, _, err := gitdiff.Parse(bytes.NewReader(p.Content))
+	files, err := p.Files()
 	if err != nil {
-		return 0, 0, fmt.Errorf("%s: %w", p.Name, err)
+		return 0, 0, err
 	}
 	for _, f := range files {
 		for _, frag := range f.TextFragments {

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package check builds the series patch by patch: each must build on top of
+// those before it, and bring no warning of its own.
+package check
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
+)
+
+// Finding is something wrong with one patch on one tree.
+type Finding struct {
+	Tree, Patch string
+	// What is build, warning or checkpatch.
+	What string
+	Text string
+}
+
+// Check goes through the series on trees.
+type Check struct {
+	Series *series.Series
+	Trees  []tree.Tree
+	// Build builds the first n patches of a tree, and compiles the strict
+	// files once more.
+	Build func(ctx context.Context, t tree.Tree, n int, strict []string) (*kernel.Built, error)
+	// Style is the tree whose checkpatch.pl judges the patches, "" for none:
+	// the newest knows the rules that patches are judged by today.
+	Style    string
+	Progress *report.Progress
+}
+
+// Do checks every tree. The error is for what keeps it from going on.
+func (c *Check) Do(ctx context.Context) ([]Finding, error) {
+	var all []Finding
+	for _, t := range c.Trees {
+		found, err := c.tree(ctx, t)
+		all = append(all, found...)
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+func (c *Check) tree(ctx context.Context, t tree.Tree) ([]Finding, error) {
+	none, err := c.Build(ctx, t, 0, nil)
+	if err != nil {
+		return nil, fmt.Errorf("tree %s without any patch: %w", t.Name, err)
+	}
+	patches, err := c.Series.Select(none.Version)
+	if err != nil {
+		return nil, err
+	}
+	touched := make([][]string, len(patches)+1)
+	for i, p := range patches {
+		if touched[i], err = cFiles(p); err != nil {
+			return nil, err
+		}
+	}
+	var found []Finding
+	var before []kbuild.Warning
+	for n := 0; n <= len(patches); n++ {
+		if ctx.Err() != nil {
+			return found, context.Cause(ctx)
+		}
+		name := "pristine"
+		if n > 0 {
+			name = patches[n-1].Name
+		}
+		step := c.Progress.Start(t.Name, name, 0)
+		// Of the files of the next patch those that are there already say
+		// now what is not its fault.
+		var strict []string
+		if n > 0 {
+			strict = append(strict, touched[n-1]...)
+		}
+		strict = append(strict, touched[n]...)
+		slices.Sort(strict)
+		strict = slices.DeleteFunc(slices.Compact(strict), func(f string) bool { return !exists(none.Source, patches[:n], f) })
+		built, err := c.Build(ctx, t, n, strict)
+		if err != nil {
+			step.End("failed: %v", err)
+			if ctx.Err() != nil {
+				return found, context.Cause(ctx)
+			}
+			// What comes behind it stands on it.
+			return append(found, Finding{t.Name, name, "build", err.Error()}), nil
+		}
+		if n == 0 {
+			before = built.Warnings
+			step.End("built")
+			continue
+		}
+		fresh := newWarnings(before, built.Warnings)
+		before = built.Warnings
+		for _, w := range fresh {
+			found = append(found, Finding{t.Name, name, "warning", w.String()})
+		}
+		if c.Style == t.Name {
+			style, err := checkpatch(ctx, none.Source, patches[n-1].Content)
+			if err != nil {
+				return found, err
+			}
+			for _, s := range style {
+				found = append(found, Finding{t.Name, name, "checkpatch", s})
+			}
+			step.End("%d warnings, %d remarks of checkpatch", len(fresh), len(style))
+			continue
+		}
+		step.End("%d warnings", len(fresh))
+	}
+	return found, nil
+}
+
+// newWarnings are those of after that before does not have as often.
+func newWarnings(before, after []kbuild.Warning) []kbuild.Warning {
+	old := slices.Clone(before)
+	var out []kbuild.Warning
+	for _, w := range after {
+		i := slices.IndexFunc(old, w.Same)
+		if i < 0 {
+			out = append(out, w)
+			continue
+		}
+		old = slices.Delete(old, i, i+1)
+	}
+	return out
+}
+
+// cFiles are the C files that a patch changes or adds.
+func cFiles(p series.Patch) ([]string, error) {
+	files, err := p.Files()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, f := range files {
+		if filepath.Ext(f.NewName) == ".c" {
+			out = append(out, f.NewName)
+		}
+	}
+	return out, nil
+}
+
+// exists tells whether a file is in the tree with the patches applied.
+func exists(pristine string, patches []series.Patch, file string) bool {
+	for i := len(patches) - 1; i >= 0; i-- {
+		files, err := patches[i].Files()
+		if err != nil {
+			continue // applying it says so
+		}
+		for _, f := range files {
+			if f.NewName == file {
+				return true
+			}
+			if f.OldName == file && (f.IsDelete || f.IsRename) {
+				return false
+			}
+		}
+	}
+	fi, err := os.Stat(filepath.Join(pristine, file))
+	return err == nil && fi.Mode().IsRegular()
+}
+
+// checkpatch is what the tree's own script says of a patch, a remark a line.
+func checkpatch(ctx context.Context, src string, patch []byte) ([]string, error) {
+	cmd := exec.CommandContext(ctx, "perl", "scripts/checkpatch.pl", "--strict", "--terse", "--no-summary", "--color=never", "-")
+	cmd.Dir = src
+	cmd.Stdin = bytes.NewReader(patch)
+	out, err := cmd.Output()
+	if err != nil && cmd.ProcessState.ExitCode() != 1 {
+		return nil, fmt.Errorf("checkpatch.pl: %w", err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		if line = strings.TrimSpace(line); strings.Contains(line, "WARNING:") || strings.Contains(line, "ERROR:") || strings.Contains(line, "CHECK:") {
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
+}

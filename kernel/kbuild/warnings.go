@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package kbuild
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/kmake"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/proc"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kconfig"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kver"
+)
+
+// WarningsStage is the store's name for what strict compilers say.
+const WarningsStage = "warnings"
+
+// WarningsFile has a line per warning in an entry of WarningsStage.
+const WarningsFile = "warnings"
+
+// Warning is one line of a compiler or of sparse.
+type Warning struct {
+	File string
+	Line string
+	Text string
+}
+
+func (w Warning) String() string { return w.File + ":" + w.Line + ": " + w.Text }
+
+// Same tells whether two lines are the same complaint: code that moved does
+// not make it a new one.
+func (w Warning) Same(o Warning) bool { return w.File == o.File && w.Text == o.Text }
+
+var warningRE = regexp.MustCompile(`^(\S+?\.[chS]):(\d+)(?::\d+)?: ((?:warning|error): .*)$`)
+
+// Sparse says whether sparse runs on a kernel version here; if not, why.
+func Sparse(version string) (bool, string) {
+	if proc.Have("sparse") != nil {
+		return false, "sparse is not installed"
+	}
+	if kver.AtLeast(version, "7.0") {
+		// Debian's 0.6.4 does not know __typeof_unqual__.
+		return false, "sparse up to 0.6.4 cannot read kernels from 7.0 on"
+	}
+	return true, ""
+}
+
+// Warnings compiles the files with W=1, and where it can with sparse, in an
+// object directory of its own, and fills dir with what was said. Files that
+// the configuration leaves out are named by missing objects and skipped.
+func Warnings(ctx context.Context, m *kmake.Make, config, version string, files []string, dir string) error {
+	if err := install(config, filepath.Join(m.Obj, kconfig.ConfigFile)); err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	mm := *m
+	mm.Log = io.MultiWriter(m.Log, &said)
+	if err := mm.Run(ctx, "make modules_prepare", "modules_prepare"); err != nil {
+		return err
+	}
+	said.Reset()
+	args := []string{"W=1"}
+	if ok, why := Sparse(version); ok {
+		args = append(args, "C=2")
+	} else {
+		fmt.Fprintln(m.Log, why)
+	}
+	for _, f := range files {
+		obj := strings.TrimSuffix(f, ".c") + ".o"
+		// An object that is up to date says nothing.
+		if err := os.Remove(filepath.Join(m.Obj, obj)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		args = append(args, obj)
+	}
+	if err := mm.Run(ctx, "make W=1", args...); err != nil {
+		return err
+	}
+	var lines []string
+	for _, w := range parseWarnings(said.String(), m.Src) {
+		lines = append(lines, w.String())
+	}
+	slices.Sort(lines)
+	return os.WriteFile(filepath.Join(dir, WarningsFile), []byte(strings.Join(slices.Compact(lines), "\n")), 0o644)
+}
+
+// parseWarnings finds the warnings in a build's log, with paths relative to
+// the source.
+func parseWarnings(log, src string) []Warning {
+	var out []Warning
+	for line := range strings.Lines(log) {
+		m := warningRE.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil {
+			continue
+		}
+		file := strings.TrimPrefix(strings.TrimPrefix(m[1], src+"/"), "../src/")
+		out = append(out, Warning{File: file, Line: m[2], Text: m[3]})
+	}
+	return out
+}
+
+// ReadWarnings reads an entry of WarningsStage.
+func ReadWarnings(entry string) ([]Warning, error) {
+	raw, err := os.ReadFile(filepath.Join(entry, WarningsFile))
+	if err != nil {
+		return nil, err
+	}
+	return parseWarnings(string(raw), ""), nil
+}
