@@ -417,7 +417,7 @@ func (r *run) judge() {
 	case len(r.res.Left) > 0:
 		set(Pass, fmt.Sprintf("left behind, as it may (%s): %s", r.t.AllowLeak, strings.Join(r.res.Left, "; ")))
 	default:
-		set(Pass, "")
+		set(Pass, skippedParts(doc, r.out))
 	}
 }
 
@@ -435,6 +435,21 @@ func ktapReason(doc *ktap.Result) string {
 		return doc.Errors[0]
 	}
 	return "not ok" + firstFailure(doc)
+}
+
+// skippedParts is what a test that passed says it left out, "" for nothing.
+// KTAP has subtests for that; others write a line.
+func skippedParts(doc *ktap.Result, out *capped) string {
+	if doc.Seen {
+		return ""
+	}
+	var parts []string
+	for line := range strings.Lines(out.Text()) {
+		if strings.HasPrefix(line, "SKIP") {
+			parts = append(parts, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 func skipReason(doc *ktap.Result, out *capped) string {

@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -33,6 +34,16 @@ func TestVerdicts(t *testing.T) {
 		{name: "exit code", body: `echo hello; exit 3`, want: Fail, reason: "exit code 3"},
 		{name: "signal", body: `kill -SEGV $$`, want: Fail, reason: "signal 11"},
 		{name: "skip", body: `echo "needs a unicorn"; exit 4`, want: Skip, reason: "needs a unicorn"},
+		{name: "skip of a part", body: `echo "SKIP: no bridge"; echo "PASS: the rest"`, want: Pass, reason: "SKIP: no bridge"},
+		{name: "stop at failure", body: `echo TAP version 13; echo 1..2; echo ok 1 one; echo not ok 2 two; sleep 1000`,
+			set: func(x *Test) { x.StopAtFailure = true }, want: Fail, reason: "first failure: two"},
+		{name: "interpreter's argument", body: `#!/bin/bash -e
+false; exit 0`, set: func(x *Test) {
+			b, err := os.ReadFile(x.Files[0].Host)
+			if err == nil {
+				_ = os.WriteFile(x.Files[0].Host, bytes.TrimPrefix(b, []byte("#!/bin/bash\n")), 0o755)
+			}
+		}, want: Fail, reason: "exit code 1"},
 		{name: "not ok but exit 0", body: `echo 1..1; echo not ok 1 thing; exit 0`, want: Fail, reason: "not ok: thing"},
 		{name: "fewer results than planned", body: `echo 1..2; echo ok 1 thing; exit 0`, want: Fail, reason: "2 results were planned, 1 came"},
 		{name: "no such script", set: func(x *Test) { x.Script = "/selftests/none.sh" }, want: Fail, reason: "exit code 127"},

@@ -38,6 +38,7 @@ var links = [][2]string{
 	{"/proc/self/fd/0", "/dev/stdin"},
 	{"/proc/self/fd/1", "/dev/stdout"},
 	{"/proc/self/fd/2", "/dev/stderr"},
+	{"/run", "/var/run"},
 }
 
 // Environment of every command, unless its request says otherwise.
@@ -61,6 +62,7 @@ func setup() (notes []string) {
 			note("mount "+m.target, err)
 		}
 	}
+	_ = os.Mkdir("/var", 0o755)
 	for _, l := range links {
 		if err := os.Symlink(l[0], l[1]); err != nil && !os.IsExist(err) {
 			note(l[1], err)
