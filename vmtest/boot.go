@@ -49,7 +49,9 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 		return nil, err
 	}
 	o := qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs, ICount: t.ICount, Append: e.kargs}
-	if k.Vmlinux != "" {
+	if k.Vmlinux != "" && k.Flavor != debugFlavor {
+		// What PVH calls before the kernel has its page tables would
+		// look for KASAN's shadow there.
 		o.Kernel = k.Vmlinux
 	}
 	if o.Memory == 0 {

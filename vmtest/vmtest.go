@@ -21,7 +21,7 @@ type Kernel struct {
 	// Image is the bzImage.
 	Image string
 	// Vmlinux is booted instead of Image when set, by way of PVH: it saves
-	// the guest a second of decompressing.
+	// the guest a second of decompressing. A debug kernel boots its Image.
 	Vmlinux string
 	// Modules is a directory that holds lib/modules/<release>, "" if none.
 	Modules string
