@@ -33,6 +33,7 @@ var (
 		`panic|vpanic|nmi_panic|die|oops_end|die_addr|page_fault_oops|` +
 		`refcount_warn_saturate|__refcount_\w+|refcount_(?:add|inc|sub|dec)\w*|` +
 		`__list_(?:add|del)_\w+|__list_del_entry\w*|list_(?:add|del)\w*|` +
+		`check_preemption_disabled|debug_smp_processor_id|__this_cpu_preempt_check|` +
 		`debug_print_object|__debug_\w+|debug_\w*(?:object|check)\w*|` +
 		`object_err|slab_err|slab_fix|check_(?:bytes_and_report|object|slab)|slab_bug|print_trailer|` +
 		`__schedule(?:_bug)?|schedule(?:_\w+)?|__might_(?:sleep|resched|fault)|preempt_schedule\w*|` +

@@ -175,11 +175,16 @@ static noinline void provoke_irqs_off(void)
 
 static noinline void provoke_leak(void)
 {
-	char *p = kmalloc(4000, GFP_KERNEL);
+	int i;
 
-	OPTIMIZER_HIDE_VAR(p);
-	if (p)
-		memset(p, 0x5a, 4000);
+	/* Of the last some stack may still know. */
+	for (i = 0; i < 16; i++) {
+		char *p = kmalloc(4000, GFP_KERNEL);
+
+		OPTIMIZER_HIDE_VAR(p);
+		if (p)
+			memset(p, 0x5a, 4000);
+	}
 }
 
 static noinline void provoke_use_after_free(void)
