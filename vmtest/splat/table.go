@@ -33,7 +33,7 @@ var (
 		`panic|vpanic|nmi_panic|die|oops_end|die_addr|page_fault_oops|` +
 		`refcount_warn_saturate|__refcount_\w+|refcount_(?:add|inc|sub|dec)\w*|` +
 		`__list_(?:add|del)_\w+|__list_del_entry\w*|list_(?:add|del)\w*|` +
-		`check_preemption_disabled|debug_smp_processor_id|__this_cpu_preempt_check|` +
+		`check_preemption_disabled|debug_smp_processor_id|__this_cpu_preempt_check|preempt_count_\w+|` +
 		`debug_print_object|__debug_\w+|debug_\w*(?:object|check)\w*|` +
 		`object_err|slab_err|slab_fix|check_(?:bytes_and_report|object|slab)|slab_bug|print_trailer|` +
 		`__schedule(?:_bug)?|schedule(?:_\w+)?|__might_(?:sleep|resched|fault)|preempt_schedule\w*|` +
@@ -52,6 +52,9 @@ var (
 // allocators are between the leaked memory and who wanted it.
 var allocators = regexp.MustCompile(`^(?:kmemleak_\w+|create_object\w*|slab_\w+|__?kmem_cache_\w+|__?kvmalloc\w*|kmem_cache_\w+|` +
 	`kmemdup\w*|kstrdup\w*|kvasprintf\w*|kasprintf\w*|__?vmalloc\w*|pcpu_alloc\w*|__alloc_percpu\w*|__do_kmalloc\w*|krealloc\w*)$`)
+
+// freeing is between a freed object that is in use and who freed it.
+var freeing = regexp.MustCompile(`^(?:k|kv|v|kmem_cache_|free_)free\w*$|^slab_free\w*$|^__slab_free$`)
 
 func fixed(title string) func(m, lines []string) string {
 	return func(_, lines []string) string { return in(title, function(lines, afterLock)) }
@@ -158,7 +161,7 @@ var table = []pattern{
 		return in("list corruption: "+m[1], function(lines, nil))
 	}, absorbs: append([]string{"warning", "bug"}, fatalLines...)},
 	{kind: "odebug", word: "ODEBUG: ", re: regexp.MustCompile(`^ODEBUG: (\w+) (\w+).*object type: (\w+)`), title: func(m, lines []string) string {
-		return in("ODEBUG: "+m[1]+" "+m[2]+" "+m[3], function(lines, nil))
+		return in("ODEBUG: "+m[1]+" "+m[2]+" "+m[3], function(lines, freeing))
 	}, absorbs: []string{"warning"}},
 
 	// The plain ones. 7.x puts file and line first, before it CPU and PID.
