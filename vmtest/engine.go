@@ -81,6 +81,9 @@ const (
 	debugFlavor = "debug"
 	debugMemory = 768
 	debugVCPUs  = 2
+	// debugDeadlineMS is what a debug kernel on a busy host may take for
+	// something that happens at once elsewhere.
+	debugDeadlineMS = "120000"
 )
 
 // scale is how much slower than real hardware a guest may be.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"sort"
@@ -132,7 +133,18 @@ func (r *run) command() *agent.Command {
 	if i := strings.LastIndexByte(r.t.Script, '/'); i > 0 {
 		dir = r.t.Script[:i] // they source lib.sh from where they are
 	}
-	return &agent.Command{Argv: argv, Env: r.t.Env, Dir: dir, Output: r.out, Limit: outputCap}
+	env := r.t.Env
+	if r.k.Flavor == debugFlavor {
+		// lib.sh waits this long for what must happen.
+		env = maps.Clone(env)
+		if env == nil {
+			env = map[string]string{}
+		}
+		if env["DEADLINE_MS"] == "" {
+			env["DEADLINE_MS"] = debugDeadlineMS
+		}
+	}
+	return &agent.Command{Argv: argv, Env: env, Dir: dir, Output: r.out, Limit: outputCap}
 }
 
 // interpreter is what the script's first line asks for. Upstream's scripts are
