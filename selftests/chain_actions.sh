@@ -264,6 +264,31 @@ t_redirect()
 	expect "hardware redirects" "$(hw_stat redirect)" $((redirects + N))
 }
 
+# A copy and a drop are two things: the module leaves them to software.
+t_mirror()
+{
+	local rule='udp dport 9 counter dup to "sut1" drop comment "r"'
+
+	if [ "$mode" = flag ]; then
+		start "$rule" 1
+	else
+		load "$rule" || fail "$(< "$TMP/nft.err")"
+	fi
+	send_udp $N 9 $t.dup
+	flush_wire
+	wait_value $N tap_count far1 $t.dup
+	flush_far1
+	expect "copies at the far end" "$(tap_count far1 $t.dup)" $N
+	if [ "$mode" = flag ]; then
+		expect_hw_only dup r 'dport=9/' "$(udp_len dup)"
+		expect "packets that the host sent itself" \
+		       "$(tap_count sut1 $t.dup)" 0
+	else
+		expect_seen dup $N
+		expect "counter of the rule" "$(nft_counter r)" $N
+	fi
+}
+
 t_redirect_to_down_port()
 {
 	start 'udp dport 9 counter fwd to "sut1" comment "r"' 1
@@ -471,7 +496,7 @@ t_sysctl()
 }
 
 TESTS="drop_udp drop_tcp drop_icmp drop_udp6 drop_ethertype drop_ether_addr
-	prefix_mask accept order no_match redirect redirect_to_down_port fragments
+	prefix_mask accept order no_match redirect mirror redirect_to_down_port fragments
 	fragments_l4proto truncated ip6_extension_header vlan_tagged counters
 	delete reload capacity ledger"
 

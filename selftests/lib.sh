@@ -193,9 +193,12 @@ _port_dump()
 {
 	local line re
 
-	re='^([0-9]+): ([^:@]+)[:@].* portname p([0-9]+) .* parentdev netdevsim'$1' '
+	re='^([0-9]+): ([^:@]+)[:@].* portname p([0-9]+) '
 	while read -r line; do
 		[[ "$line " =~ $re ]] || continue
+		# 5.10 does not name the parent; there is no other device here.
+		[[ "$line " != *" parentdev "* ]] ||
+			[[ "$line " = *" parentdev netdevsim$1 "* ]] || continue
 		echo "$((BASH_REMATCH[3] - 1)) ${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"
 	done
 }

@@ -72,7 +72,7 @@ need_tools insmod rmmod
 [ ! -d /sys/module/nft_offload ] || rmmod nft_offload ||
 	ktap_bail "nft_offload is loaded already and cannot be removed"
 # insmod does not load what the module needs
-modprobe nf_tables || ktap_bail "no nf_tables"
+modprobe -a nf_tables nf_flow_table || ktap_bail "no nf_tables or no nf_flow_table"
 ktap_set_plan 5
 for t in insmod sysctl rule_by_hand packets rmmod; do
 	subtest "$t" "t_$t"

@@ -93,6 +93,36 @@ t_prefix_moves()
 	stop
 }
 
+# A rule passes its handle on to the one that replaces it.
+t_replaced()
+{
+	local h verdict
+
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "r"
+			}
+		}
+	END
+	h=$(handle r)
+	for verdict in accept 'fwd:to:"sut1"' drop; do
+		nft_do replace rule netdev t c handle "$h" \
+			udp dport 9 counter "${verdict//:/ }" comment '"r"'
+		expect "handle" "$(handle r)" "$h"
+		expect_entries 1
+		send 9 "${verdict%%:*}"
+		flush_wire
+		case $verdict in
+		accept)	expect_seen "${verdict%%:*}" "$N" ;;
+		*)	expect_seen "${verdict%%:*}" 0 ;;
+		esac
+		expect "counter of the $verdict" "$(nft_counter r)" "$N"
+	done
+	stop
+}
+
 # The rule is in a chain of lower priority, in another table, and younger.
 t_chain_before()
 {
@@ -215,6 +245,8 @@ t_reasons()
 		udp dport 9 counter name o drop|named object cannot be offloaded
 		udp dport 9 counter|its match or action has no form that hardware knows
 		udp dport != 9 drop|its match or action has no form that hardware knows
+		ip ttl 5 drop|its match or action has no form that hardware knows
+		tcp flags syn drop|its match or action has no form that hardware knows
 		counter udp dport 9 drop|a counter in front of a match cannot be offloaded
 		ip saddr 192.0.2.1 ip saddr 192.0.2.9 drop|it matches the same field twice
 		ip6 nexthdr udp drop|the first next header of IPv6 cannot be offloaded .*
@@ -302,10 +334,13 @@ t_device_taken()
 		}
 	END
 	expect_entries 1
+	# While the module is active it takes charge of such chains.
+	offload 0
 	nft_do add table netdev e
 	nft_do add chain netdev e x \
 		'{ type filter hook ingress device sut0 priority 1; flags offload; }'
 	nft_do add rule netdev e x udp dport 10 counter drop comment '"explicit"'
+	offload 1
 	expect_state r software
 	expect_why r "^a chain with 'flags offload' has the device's hardware$"
 	expect_entries 1
@@ -465,7 +500,7 @@ t_never_swallowed()
 	load < /dev/null
 }
 
-TESTS="rule_in_chain prefix_moves chain_before other_device
+TESTS="rule_in_chain prefix_moves replaced chain_before other_device
 	accept_ends_its_chain reasons contradiction chains_in_the_way device_taken
 	hardware_full target_gone never_swallowed"
 

@@ -133,7 +133,7 @@ t_bad_values()
 	local v
 
 	load_rules
-	for v in 2 -1 4294967297 x; do
+	for v in 3 -1 4294967297 x; do
 		if { echo "$v" > "$SYSCTL_FILE"; } 2> "$TMP/sysctl.err"; then
 			fail "$SYSCTL took $v"
 		fi

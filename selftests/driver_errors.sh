@@ -1,0 +1,174 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck disable=SC2317
+#
+# Each command of the driver fails once, while rules come and go: the ruleset
+# loads in any case, no verdict changes, and what could not be done is told or
+# made good.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=offload_lib.sh
+. "$(dirname "$0")/offload_lib.sh"
+
+N=5
+EIO=5
+ENOMEM=12
+before=0
+
+# knob NAME NTH ERRNO: the NTH such command from now on fails
+knob()
+{
+	injected "$1"
+	before=$REPLY
+	echo "$2 $3" > "$HW0/$1" || fail "cannot write to $1"
+}
+
+injected()
+{
+	REPLY=$(< "$HW0/$1")
+	REPLY=${REPLY##* }
+}
+
+# A failure that was not injected proves nothing.
+expect_injected()
+{
+	injected "$1"
+	expect "failures of $1" $((REPLY - before)) "$2"
+}
+
+load_rules()
+{
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "nine"
+				udp dport 10 counter drop comment "ten"
+				udp dport 11 counter drop comment "eleven"
+				udp dport { 9, 10, 11 } counter comment "escaped"
+			}
+		}
+	END
+}
+
+# expect_dropped PORT TAG: whether in hardware or in software
+expect_dropped()
+{
+	local before
+
+	before=$(nft_counter escaped)
+	send "$1" "$2"
+	flush_wire
+	expect "packets to $1 that escaped" "$(nft_counter escaped)" "$before"
+}
+
+expect_passes()
+{
+	local before
+
+	before=$(nft_counter escaped)
+	send "$1" "$2"
+	flush_wire
+	expect "packets to $1 that the last rule saw" \
+		"$(($(nft_counter escaped) - before))" "$N"
+}
+
+t_bind()
+{
+	offload 0
+	load_rules
+	knob fail_bind 1 "$ENOMEM"
+	offload 1
+	expect_injected fail_bind 1
+	expect_state nine software
+	expect_why nine "as it was told to"
+	expect_dropped 9 bind
+	# The next look at the device finds the driver well again.
+	offload 1
+	expect_state nine hardware
+	expect_entries 3
+}
+
+t_replace()
+{
+	offload 0
+	load_rules
+	knob fail_replace 2 "$EIO"
+	offload 1
+	expect_injected fail_replace 1
+	expect_state nine hardware
+	expect_state ten failed
+	expect_state eleven software
+	expect_why ten "error -$EIO"
+	expect_dropped 9 replace9
+	expect_dropped 10 replace10
+	expect_dropped 11 replace11
+	offload 1
+	expect_state eleven hardware
+	expect_entries 3
+}
+
+t_destroy()
+{
+	local purged
+
+	offload 0
+	load_rules
+	offload 1
+	expect_entries 3
+	purged=$(ledger purged)
+	knob fail_destroy 1 "$EIO"
+	nft_do delete rule netdev t c handle "$(handle ten)"
+	expect_injected fail_destroy 1
+	expect "entries that the driver had to purge" \
+		"$(($(ledger purged) - purged))" 1
+	expect_passes 10 destroy10
+	expect_dropped 9 destroy9
+	expect_dropped 11 destroy11
+	expect_state nine hardware
+	expect_state eleven hardware
+	expect_entries 2
+}
+
+t_destroy_off()
+{
+	offload 0
+	load_rules
+	offload 1
+	knob fail_destroy 2 "$EIO"
+	offload 0
+	expect_injected fail_destroy 1
+	expect "entries" "$(ledger entries)" 0
+	expect "bindings" "$(ledger bound)" 0
+	expect_dropped 9 off
+}
+
+t_stats()
+{
+	offload 0
+	load_rules
+	offload 1
+	expect_entries 3
+	send 9 stats
+	flush_wire
+	knob fail_stats 1 "$EIO"
+	listed nine > /dev/null
+	expect_injected fail_stats 1
+	# Nothing is lost: it comes with the next answer.
+	expect "packets" "$(nft_counter nine)" "$N"
+	expect_state nine hardware
+}
+
+TESTS="bind replace destroy destroy_off stats"
+
+ktap_print_header
+setup_pair
+need_offload
+# shellcheck disable=SC2086
+set -- $TESTS
+ktap_set_plan $#
+for t; do
+	subtest "$t" "t_$t"
+done
+ktap_finished

@@ -1,0 +1,476 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck disable=SC2317
+#
+# Flow tables without 'flags offload' are switched to hardware and back at
+# runtime. Hardware must do what software would have done: addresses, tags,
+# TTL, what chains in front of the flow table say; it must give back what it
+# has counted, and flows must outlive the switch. The ruleset must not change.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=offload_lib.sh
+. "$(dirname "$0")/offload_lib.sh"
+# shellcheck source=flow_lib.sh
+. "$(dirname "$0")/flow_lib.sh"
+
+N=5
+
+done_with()
+{
+	offload 0
+	load < /dev/null
+	expect_ledger_empty
+}
+
+# expect_path hard|soft FD TAG: N packets of the flow take that way
+expect_path()
+{
+	local before after seen=$N
+
+	[ "$1" = soft ] || seen=0
+	before=$(hw_stat hit)
+	say "$2" "$N" "$t.$3"
+	settle "$2"
+	after=$(hw_stat hit)
+	expect "packets $3 that the host saw" "$(tap_count sut0 "$t.$3")" "$seen"
+	expect "packets $3 that arrived" "$(tap_count far1 "$t.$3")" "$N"
+	# with the one that settles
+	[ "$1" = soft ] ||
+		expect "hits in hardware" $((after - before)) $((N + 1))
+}
+
+t_on_and_off()
+{
+	load_flowtable
+	{ ruleset; nft list flowtables; } > "$TMP/before"
+	open_flow 5 9
+	expect_path soft 5 soft
+	expect "listing while off" "$(ft_line)" ""
+	offload 1
+	# The flow that exists goes to hardware.
+	expect_flows 1
+	expect_ft hardware "^-$"
+	expect "devices" "$(ft_field 4)" sut0,sut1
+	expect_path hard 5 hard
+	# So does a new one.
+	open_flow 6 9
+	expect_flows 2
+	expect_path hard 6 new
+	{ ruleset; nft list flowtables; } > "$TMP/after"
+	cmp "$TMP/before" "$TMP/after" || fail "the ruleset has changed"
+	# Back in software the flows and their conntrack entries live on.
+	offload 0
+	expect "flows in hardware" "$(flows 0) $(flows 1)" "0 0"
+	expect_ledger_empty
+	expect "flows in software" \
+	       "$(ct_line 'dport=9 packets=.*\[OFFLOAD\]' | wc -l)" 2
+	expect_path soft 5 again
+	expect_path soft 6 newagain
+	expect "packets that arrived" "$(arrived plain)" $((5 * N + 5 + 4))
+	close_flow 5
+	close_flow 6
+	done_with
+}
+
+# What hardware and software have forwarded is what was sent, exactly, whoever
+# asks and when.
+t_counters()
+{
+	local sent=2
+
+	load_flowtable
+	offload 1
+	open_flow 5 13
+	expect_flows 1
+	say 5 7 "$t"
+	settle 5
+	sent=$((sent + 8))
+	cat "$PROC" > /dev/null	# asks hardware
+	expect "conntrack, in hardware" "$(ct_packets 13)" "$sent"
+	expect "the same, asked again" "$(ct_packets 13)" "$sent"
+	expect "listed" "$(ft_field 7)" "$(flow_packets 0 'dport=13/')"
+	say 5 7 "$t"
+	settle 5
+	sent=$((sent + 8))
+	# nobody has asked for these yet
+	offload 0
+	expect "conntrack, in software again" "$(ct_packets 13)" "$sent"
+	say 5 3 "$t"
+	settle 5
+	sent=$((sent + 4))
+	expect "conntrack, in software" "$(ct_packets 13)" "$sent"
+	close_flow 5
+	done_with
+}
+
+t_nat4()
+{
+	load_flowtable "chain post {
+			type nat hook postrouting priority srcnat;
+			udp dport 10 snat ip to 198.51.100.77
+		}
+		chain pre {
+			type nat hook prerouting priority dstnat;
+			udp dport 11 dnat ip to $FAR2_IP:12
+		}"
+	ip neigh replace 198.51.100.77 lladdr "$FAR2_MAC" dev sut1
+	offload 1
+	open_flow 5 10
+	open_flow 6 11
+	expect_flows 2
+	expect_path hard 5 snat
+	expect_path hard 6 dnat
+	# two more that opened the flow, one that ended the burst
+	expect "packets with the translated source" "$(arrived snat)" $((N + 3))
+	expect "packets with the translated port" "$(arrived dnat)" $((N + 3))
+	close_flow 5
+	close_flow 6
+	done_with
+}
+
+t_nat6()
+{
+	load_flowtable "chain post {
+			type nat hook postrouting priority srcnat;
+			udp dport 10 snat ip6 to 2001:db8:1::77
+		}"
+	offload 1
+	open_flow 5 10 "$FAR2_IP6"
+	open_flow 6 9 "$FAR2_IP6"
+	expect_flows 2
+	expect_path hard 5 snat6
+	expect_path hard 6 plain6
+	expect "packets with the translated source" "$(arrived snat6)" $((N + 3))
+	expect "packets with their own" "$(arrived plain6)" $((N + 3))
+	close_flow 5
+	close_flow 6
+	done_with
+}
+
+t_vlan()
+{
+	cat > "$TMP/vlan.ip" <<-END
+		link add link sut0 name sut0v type vlan id 10
+		addr add 203.0.113.2/24 dev sut0v
+		link set sut0v up
+		neigh replace 203.0.113.1 lladdr $FAR_MAC dev sut0v nud permanent
+	END
+	cat > "$TMP/farvlan.ip" <<-END
+		link add link far0 name far0v type vlan id 10
+		addr add 203.0.113.1/24 dev far0v
+		link set far0v up
+		neigh replace 203.0.113.2 lladdr $SUT_MAC dev far0v nud permanent
+		route add 198.51.100.9/32 via 203.0.113.2 dev far0v
+	END
+	ip -batch "$TMP/vlan.ip" || fail "cannot create a VLAN device"
+	far "ip -batch $TMP/farvlan.ip" || fail "cannot create a VLAN device"
+	far2 "ip addr add 198.51.100.9/24 dev far1"
+	ip neigh replace 198.51.100.9 lladdr "$FAR2_MAC" dev sut1 nud permanent
+	load_flowtable
+	offload 1
+	open_flow 5 9 198.51.100.9
+	expect_flows 1
+	expect "flows with that tag" "$(flows 0 'vlan=0x8100:0x000a')" 1
+	expect_path hard 5 tagged
+	expect "packets that arrived" "$(arrived vlan)" $((N + 3))
+	close_flow 5
+	done_with
+	ip link del sut0v
+	far "ip link del far0v"
+	far2 "ip addr del 198.51.100.9/24 dev far1"
+}
+
+# FIN goes through software, and hardware forgets the connection.
+t_tcp()
+{
+	# shellcheck disable=SC2016
+	local echo='f() { echo "$1" >&5; read -r x <&5; echo "$x"; }; f' there back
+
+	load_flowtable
+	offload 1
+	far2 "socat TCP-LISTEN:8080,reuseaddr PIPE 2> /dev/null &"
+	wait_until _far2_listens 8080 || fail "nobody listens"
+	far "exec 5<> /dev/tcp/$FAR2_IP/8080" || fail "cannot connect"
+	expect "echo" "$(far "$echo one")" one
+	expect_flows 1
+	there=$(hw_stat hit)
+	back=$(hw_stat hit 1)
+	expect "echo" "$(far "$echo two")" two
+	[ "$(hw_stat hit)" -gt "$there" ] || fail "hardware has forwarded nothing"
+	[ "$(hw_stat hit 1)" -gt "$back" ] || fail "... nor any answer"
+	close_flow 5
+	wait_value 0 flows 0
+	wait_value 0 flows 1
+	wait_until _tcp_over || fail "conntrack: $(ct_line dport=8080)"
+	done_with
+}
+
+_far2_listens()
+{
+	local line
+
+	printf -v line ':%04X 00000000:0000 0A' "$1"
+	[[ $(far2 "cat /proc/net/tcp /proc/net/tcp6") = *"$line"* ]]
+}
+
+_tcp_over()
+{
+	[[ $(ct_line dport=8080) != *ESTABLISHED* ]]
+}
+
+# A busy flow is seen by nobody but hardware, and lives; an idle one goes.
+t_aging()
+{
+	local seen
+
+	load_flowtable
+	echo 3 > /proc/sys/net/netfilter/nf_flowtable_udp_timeout
+	offload 1
+	open_flow 5 14
+	open_flow 6 15
+	expect_flows 2
+	seen=$(tap_count sut0 "$t")
+	wait_until _busy 5 15 || fail "the idle flow stays"
+	# the other has had the same time
+	expect "packets of the busy flow that the host saw" \
+	       "$(tap_count sut0 "$t")" "$seen"
+	expect "the busy flow" "$(flows 0 'dport=14/')" 1
+	[[ $(ct_line dport=14) = *OFFLOAD* ]] ||
+		fail "conntrack of the busy flow: $(ct_line dport=14)"
+	wait_value 0 flows 0
+	wait_value 0 flows 1
+	echo 600 > /proc/sys/net/netfilter/nf_flowtable_udp_timeout
+	close_flow 5
+	close_flow 6
+	done_with
+}
+
+# _busy FD PORT: keeps FD busy; is the flow to PORT gone?
+_busy()
+{
+	say "$1" 1 "$t"
+	[ "$(flows 0 "dport=$2/")" = 0 ]
+}
+
+t_full()
+{
+	load_flowtable
+	echo 0 > "$HW0/capacity"
+	echo 0 > "$HW1/capacity"
+	offload 1
+	open_flow 5 9
+	expect_path soft 5 full
+	expect "flows in hardware" "$(flows 0) $(flows 1)" "0 0"
+	expect_ft hardware "1 of 1 flows in software: hardware has no room left"
+	echo 1000 > "$HW0/capacity"
+	echo 1000 > "$HW1/capacity"
+	wait_until _recovered 5 || fail "hardware has room, but not the flow"
+	expect_path hard 5 recovered
+	expect_ft hardware "^-$"
+	close_flow 5
+	done_with
+}
+
+# With a packet in software now and then the flow is offered again.
+_recovered()
+{
+	say "$1" 1 "$t"
+	[ "$(flows 0)$(flows 1)" = 11 ]
+}
+
+# expect_dropped FD TAG
+expect_dropped()
+{
+	local i
+
+	say "$1" "$N" "$t.$2"
+	# the packet that ends the burst must come by another flow
+	settle 6
+	expect "packets $2 that arrived" "$(tap_count far1 "$t.$2")" 0
+}
+
+# In software, chains of a lower priority come first. So must they in hardware.
+t_chain_in_front()
+{
+	load_flowtable
+	offload 1
+	open_flow 5 16
+	open_flow 6 17
+	expect_flows 2
+	nft_do -f - <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority -10;
+				udp dport 16 counter drop comment "front"
+			}
+		}
+	END
+	expect_state front hardware
+	expect_ft hardware
+	expect_flows 2
+	expect_dropped 5 hw
+	expect "packets dropped in hardware" "$(tap_count sut0 "$t.hw")" 0
+	# the same with a rule that hardware cannot do
+	nft_do -f - <<-END
+		flush chain netdev t c
+		add rule netdev t c udp dport { 16, 18 } counter drop comment "front"
+	END
+	expect_state front software
+	expect_ft software "sut0: rule [0-9]* of chain c comes first and is in software"
+	expect "flows in hardware" "$(flows 0) $(flows 1)" "0 0"
+	expect_dropped 5 sw
+	nft_do flush chain netdev t c
+	expect_ft hardware
+	expect_flows 2
+	expect_path hard 5 free
+	# a chain behind the flow table never sees its packets
+	nft_do -f - <<-END
+		flush chain netdev t c
+		delete chain netdev t c
+		table netdev t {
+			chain late {
+				type filter hook ingress device sut0 priority 10;
+				udp dport 16 counter drop comment "late"
+			}
+		}
+	END
+	expect_why late "a flowtable comes first"
+	expect_flows 2
+	expect_path hard 5 late
+	close_flow 5
+	close_flow 6
+	done_with
+}
+
+# A flow is in hardware when a rule in front begins to drop it. From then on no
+# packet may get by, whatever happens to the rules and to the flow.
+t_front_under_traffic()
+{
+	local i n
+
+	load_flowtable
+	offload 1
+	flood_flow 20
+	expect_flows 2
+	nft_do -f - <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority -10;
+				udp dport 20 counter drop comment "front"
+			}
+		}
+	END
+	settle 7
+	n=$(arrived flood)
+	for ((i = 0; i < 4; i++)); do
+		nft_do insert rule netdev t c limit rate 1000/second comment '"lim"'
+		flood_more 30
+		offload $((i % 2))
+		nft_do delete rule netdev t c handle "$(handle lim)"
+		flood_more 30
+		offload 1
+	done
+	expect_flows 2
+	flood_stop > /dev/null
+	settle 7
+	expect "packets that got by" "$(arrived flood)" "$n"
+	close_flow 7
+	done_with
+}
+
+t_watched()
+{
+	load_flowtable "chain in { type filter hook ingress device sut1 priority -5; }"
+	offload 1
+	expect_ft software "sut1: inet chain in comes first"
+	load_flowtable
+	expect_ft hardware
+	open_flow 5 9
+	expect_flows 1
+	nft_do -f - <<-END
+		table netdev t {
+			chain out {
+				type filter hook egress device sut1 priority 0;
+				udp dport 9 drop
+			}
+		}
+	END
+	expect_ft software "sut1: has an egress chain, which hardware would bypass"
+	say 5 "$N" "$t"
+	nft_do delete table netdev t
+	expect_flows 1
+	settle 5
+	expect "packets that got by the egress chain" "$(tap_count far1 "$t")" 0
+	offload 0
+	ethtool -K sut1 hw-tc-offload off
+	offload 1
+	expect_ft hardware "sut1: hw-tc-offload of the device is off"
+	wait_value 1 flows 0
+	expect "flows in hardware" "$(flows 1)" 0
+	ethtool -K sut1 hw-tc-offload on
+	expect_flows 1
+	close_flow 5
+	done_with
+}
+
+# The same ruleset again, and again, while a flow runs.
+t_reload()
+{
+	local i n sent
+
+	load_flowtable
+	offload 1
+	n=$(arrived flood)
+	flood_flow 20
+	for ((i = 0; i < 5; i++)); do
+		load_flowtable
+		flood_more 30
+		expect_ft hardware
+	done
+	# the other flow has sent nothing
+	expect_flows 1
+	# adding what is there already, and taking a device away and back
+	flowtable_rules | nft -f - || fail "cannot add the ruleset again"
+	nft_do delete flowtable inet f ft '{ devices = { sut1 }; }'
+	expect "flows in hardware" "$(flows 1)" 0
+	expect "blocks bound to sut1" "$(hw_stat bound 1)" 0
+	nft_do add flowtable inet f ft '{ devices = { sut1 }; }'
+	flood_more 30
+	expect_flows 1
+	sent=$(flood_stop)
+	settle 7
+	ktap_print_msg "$sent sent"
+	expect "packets that arrived" "$(($(arrived flood) - n))" "$sent"
+	close_flow 7
+	done_with
+}
+
+# A table with 'flags offload' is the user's own.
+t_claimed()
+{
+	sed 's/counter;$/counter; flags offload;/' <(flowtable_rules) | load
+	offload 1
+	expect_ft hardware "the ruleset asks for it with 'flags offload'"
+	expect "blocks bound to sut0" "$(hw_stat bound)" 1
+	open_flow 5 9
+	expect_flows 1
+	offload 0
+	expect_flows 1
+	close_flow 5
+	load < /dev/null
+	expect_ledger_empty
+}
+
+TESTS="on_and_off counters nat4 nat6 vlan tcp aging full chain_in_front
+	front_under_traffic watched reload claimed"
+
+ktap_print_header
+setup_router
+need_tools cmp sed
+# shellcheck disable=SC2086
+ktap_set_plan "$(wc -w <<< $TESTS)"
+for t in $TESTS; do
+	subtest "$t" "t_$t"
+done
+ktap_finished

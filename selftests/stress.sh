@@ -1,0 +1,269 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck disable=SC2317
+#
+# Everything at once, on two processors: packets, reloads, the sysctl back and
+# forth, devices and network namespaces that come and go with rules in hardware,
+# the module unloaded and loaded. Each kind is done a number of times, not for a
+# time, and must have succeeded often enough to have been in the way of the
+# others. At no time a packet may pass the one rule that takes it, and at the end
+# nothing may be left in hardware.
+#
+# SEED=N repeats a choice of rulesets and pauses, ROUNDS=N takes N times as long.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=offload_lib.sh
+. "$(dirname "$0")/offload_lib.sh"
+
+: "${SEED:=$((SRANDOM % 32768))}"
+: "${ROUNDS:=1}"
+t=stress
+
+# What a worker does, how often, and how often at least with success. Those with
+# 0 go on for as long as the others.
+WORK="reload:60:55 device:12:11 netns:8:7 module:12:12 toggle:0:30 list:0:30"
+
+# A ruleset that somebody may have: between 1 and 40 rules, in up to three
+# chains, sometimes with one that hardware cannot do. Tables s1 and s2 only.
+random_rules()
+{
+	local table=s$((RANDOM % 2 + 1)) chains=$((RANDOM % 3 + 1)) c i n devs
+
+	echo "table netdev $table; delete table netdev $table"
+	[ $((RANDOM % 8)) -ne 0 ] || return
+	echo "table netdev $table {"
+	[ $((RANDOM % 8)) -ne 0 ] || echo "flags dormant;"
+	for ((c = 0; c < chains; c++)); do
+		devs=sut0
+		[ $((RANDOM % 2)) -eq 0 ] || devs="sut0, sut1"
+		echo "chain c$c { type filter hook ingress devices = { $devs }" \
+		     "priority $((RANDOM % 100 + 1));"
+		n=$((RANDOM % 14))
+		for ((i = 0; i < n; i++)); do
+			case $((RANDOM % 16)) in
+			0)	echo "udp dport { $i, $((i + 20)) } counter accept" ;;
+			1)	echo "udp dport $((i + 20)) limit rate 1/second accept" ;;
+			2)	echo "udp dport $((i + 20)) counter fwd to sut1" ;;
+			3|4|5)	echo "udp dport $((i + 20)) counter accept" ;;
+			*)	echo "udp dport $((i + 20)) counter drop" ;;
+			esac
+		done
+		echo "}"
+	done
+	echo "}"
+}
+
+do_reload()
+{
+	random_rules > "$TMP/rules.reload"
+	nft -f "$TMP/rules.reload"
+}
+
+# The one device of this namespace that is not known, by name. In sysfs there
+# are those of the namespace in which it was mounted.
+other_device()
+{
+	local name rest
+
+	while read -r name rest; do
+		case $name in
+		lo:|sut?:|*\|*)	;;
+		*:)	echo "${name%:}" ;;
+		esac
+	done < /proc/net/dev
+}
+
+# with_device ID: a netdevsim of that number, its rules, the end of it
+with_device()
+{
+	local dev ok=1
+
+	echo "$1 1" > "$NSIM_BUS"/new_device || return
+	dev=$(other_device)
+	ethtool -K "$dev" hw-tc-offload on &&
+	nft "table netdev d$1 { chain c {
+		type filter hook ingress device $dev priority $((RANDOM % 9 - 4));
+		udp dport 9 counter drop
+		udp dport 10 counter accept; }; }" || ok=
+	[ $((RANDOM % 2)) -eq 0 ] || nft delete table netdev "d$1" || ok=
+	echo "$1" > "$NSIM_BUS"/del_device || ok=
+	# with the device went the chain's last hook, not always the table
+	nft "table netdev d$1; delete table netdev d$1" || ok=
+	[ "$ok" ]
+}
+
+do_device()
+{
+	with_device $((SUT_ID + 1))
+}
+
+# Half of the namespaces die with their rules in force.
+do_netns()
+{
+	unshare --net bash -c "$(declare -f other_device with_device)
+		NSIM_BUS=$NSIM_BUS RANDOM=$RANDOM
+		echo 1 2> /dev/null > $SYSCTL_FILE
+		if ((RANDOM % 2)); then
+			with_device $1
+		else
+			echo '$1 1' > $NSIM_BUS/new_device || exit
+			dev=\$(other_device)
+			ethtool -K \$dev hw-tc-offload on
+			echo 1 2> /dev/null > $SYSCTL_FILE
+			nft \"table netdev t { chain c {
+				type filter hook ingress device \$dev priority 0;
+				udp dport 9 counter drop; }; }\"
+		fi" || return
+	# A device outlives its namespace. That goes in its own time, and the
+	# device may be on its way.
+	[ ! -e "$NSIM_BUS/devices/netdevsim$1" ] ||
+		echo "$1" > "$NSIM_BUS"/del_device
+}
+
+do_module()
+{
+	rmmod nft_offload && modprobe nft_offload
+}
+
+do_toggle()
+{
+	echo $((RANDOM % 4 > 0)) > "$SYSCTL_FILE"
+}
+
+do_list()
+{
+	local line
+
+	while read -r line; do :; done < "$PROC"
+}
+
+_others_work()
+{
+	[ ! -e "$TMP/enough" ]
+}
+
+# worker KIND TIMES: one after the other; a line per success
+worker()
+{
+	local kind=$1 times=$2 i
+
+	RANDOM=$3
+	for ((i = 0; times ? i < times : 1; i++)); do
+		if [ "$times" -eq 0 ]; then
+			_others_work || break
+			# Builtins would take the processors from all others.
+			read -r -t 0.0$((RANDOM % 5)) <> "$TMP/pause"
+		fi
+		if "do_$kind" "$4"; then
+			echo ok
+		fi 2>> "$TMP/$kind.err" >> "$TMP/$kind.ok"
+	done
+	: >> "$TMP/$kind.ok"
+}
+
+lines()
+{
+	local n=0
+
+	while read -r _; do
+		n=$((n + 1))
+	done < "$1"
+	echo "$n"
+}
+
+t_everything_at_once()
+{
+	local work kind times least pids='' forever='' pid sent i=0
+
+	load <<-END
+		table netdev keep {
+			chain c {
+				type filter hook ingress devices = { sut0, sut1 } priority 0;
+				udp dport 9 counter drop comment "keep"
+			}
+			chain last {
+				type filter hook ingress device sut0 priority 500;
+				udp dport 9 counter comment "escaped"
+			}
+		}
+	END
+	mkfifo "$TMP/pause"
+	offload 1
+	flood 9
+	for work in $WORK; do
+		IFS=: read -r kind times least <<< "$work"
+		worker "$kind" $((times * ROUNDS)) $((SEED + i)) \
+		       $((SUT_ID + 100 + i)) &
+		if [ "$times" -gt 0 ]; then
+			pids+=" $!"
+		else
+			forever+=" $!"
+		fi
+		i=$((i + 1))
+	done
+	for pid in $pids; do
+		wait "$pid"
+	done
+	: > "$TMP/enough"
+	for pid in $forever; do
+		wait "$pid"
+	done
+	sent=$(flood_stop)
+	flush_wire
+	for work in $WORK; do
+		IFS=: read -r kind times least <<< "$work"
+		ktap_print_msg "$kind: $(lines "$TMP/$kind.ok") done, $(lines "$TMP/$kind.err") lines of errors"
+		[ "$(lines "$TMP/$kind.ok")" -ge $((least * ROUNDS)) ] ||
+			fail "$kind: too few succeeded: $(tail -n 3 "$TMP/$kind.err")"
+	done
+	[ "$sent" -ge $((1000 * ROUNDS)) ] || fail "no more than $sent packets"
+	expect "packets that escaped, of $sent" "$(nft_counter escaped)" 0
+	expect "packets counted" "$(nft_counter keep)" "$sent"
+}
+
+t_still_works()
+{
+	modprobe nft_offload || fail "cannot load the module"
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress devices = { sut0, sut1 } priority 0;
+				udp dport 9 counter drop comment "drop"
+			}
+		}
+	END
+	offload 1
+	expect_entries 1
+	expect_entries 1 1
+	send_udp 5 9 still
+	flush_wire
+	expect "counter of the drop" "$(nft_counter drop)" 5
+	expect "packets that the host saw" "$(tap_count sut0 still)" 0
+}
+
+t_nothing_left()
+{
+	load < /dev/null
+	offload 0
+	expect "rules listed" "$(grep -vc '^#' "$PROC")" 0
+	# namespaces go in their own time
+	wait_value 0 ledger entries
+	wait_value 0 ledger bound
+	expect_ledger_empty
+	expect "references to the module" \
+	       "$(< /sys/module/nft_offload/refcnt)" 0
+	rmmod nft_offload || fail "cannot unload the module"
+	expect "taint" "$(< /proc/sys/kernel/tainted)" "$taint"
+}
+
+ktap_print_header
+setup_pair
+need_offload
+read -r taint < /proc/sys/kernel/tainted
+ktap_print_msg "SEED=$SEED"
+ktap_set_plan 3
+subtest "everything at once" t_everything_at_once
+subtest "offload still works" t_still_works
+subtest "nothing is left" t_nothing_left
+ktap_finished
