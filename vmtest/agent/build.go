@@ -83,6 +83,16 @@ func BuildInit(ctx context.Context, out string, log io.Writer) error {
 	return err
 }
 
+// BuildTool compiles a program of the harness's own module in dir to out, the
+// same way as the init.
+func BuildTool(ctx context.Context, dir, pkg, out string) error {
+	text, err := goCommand(ctx, dir, append(append([]string{}, buildFlags...), "-o", out, pkg)...)
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", pkg, err, text)
+	}
+	return nil
+}
+
 func eachSource(fn func(path string, content []byte) error) error {
 	return fs.WalkDir(source, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {

@@ -75,6 +75,14 @@ func Build(ctx context.Context, st *store.Store) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
+	tmp, err := os.MkdirTemp("", "nftvm-image-")
+	if err != nil {
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := plan.addOwn(ctx, tmp); err != nil {
+		return nil, fmt.Errorf("image: %w", err)
+	}
 	k := store.NewKey(stage).Str("layout", layout)
 	if err := agent.HashInit(ctx, k); err != nil {
 		return nil, fmt.Errorf("image: %w", err)

@@ -10,9 +10,9 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
+	"unsafe"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
 )
@@ -60,21 +60,30 @@ func scan() error {
 	defer f.Close()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var old unix.Sigset_t
-	all := unix.Sigset_t{}
-	for i := range all.Val {
-		all.Val[i] = ^uint64(0)
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
-		return os.NewSyscallError("rt_sigprocmask", err)
+	all := ^uint64(0)
+	old, err := setSigmask(all)
+	if err != nil {
+		return err
 	}
 	_, err = f.WriteString("scan")
-	if serr := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); serr != nil {
-		return os.NewSyscallError("rt_sigprocmask", serr)
+	if _, serr := setSigmask(old); serr != nil {
+		return serr
 	}
 	if err != nil {
 		// A full pool or an error of its own turns it off for good.
 		return fmt.Errorf("kmemleak is off: %w", err)
 	}
 	return nil
+}
+
+// setSigmask sets which signals the calling thread blocks, one bit each, and
+// returns the mask before. The init has nothing but the standard library.
+func setSigmask(mask uint64) (old uint64, err error) {
+	const sigSetmask = 2
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&mask)),
+		uintptr(unsafe.Pointer(&old)), unsafe.Sizeof(mask), 0, 0)
+	if errno != 0 {
+		return 0, os.NewSyscallError("rt_sigprocmask", errno)
+	}
+	return old, nil
 }
