@@ -98,7 +98,8 @@ func (r *Run) Do(ctx context.Context) (*report.Results, error) {
 		return nil, err
 	}
 	if !r.BuildOnly {
-		if err := r.image(ctx); err != nil {
+		// Interrupted: the results below say so.
+		if err := r.image(ctx); err != nil && ctx.Err() == nil {
 			return nil, err
 		}
 	}
