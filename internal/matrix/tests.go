@@ -140,7 +140,7 @@ func Match(specs []Spec, globs []string) ([]Spec, error) {
 			}
 			if ok {
 				found = true
-				if !slices.ContainsFunc(out, func(o Spec) bool { return o.Name == s.Name && o.Path == s.Path }) {
+				if !slices.ContainsFunc(out, func(o Spec) bool { return o.Name == s.Name && o.Trees == s.Trees }) {
 					out = append(out, s)
 				}
 			}

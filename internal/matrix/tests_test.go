@@ -69,13 +69,19 @@ func TestLoadSpecsRefuses(t *testing.T) {
 }
 
 func TestMatch(t *testing.T) {
-	specs := []Spec{{Name: "nft_offload/a"}, {Name: "nft_offload/b"}, {Name: "upstream/c"}}
+	specs := []Spec{
+		{Name: "nft_offload/a"}, {Name: "nft_offload/b"},
+		{Name: "upstream/c", Path: "c.sh", Trees: "< 7.0"}, {Name: "upstream/c", Path: "c.sh", Trees: ">= 7.0"},
+	}
 	got, err := Match(specs, []string{"nft_offload/*", "*/a"})
 	require.NoError(t, err)
 	require.Len(t, got, 2, "each test once")
+	got, err = Match(specs, []string{"upstream/*"})
+	require.NoError(t, err)
+	require.Len(t, got, 2, "for old trees and for new ones")
 	got, err = Match(specs, nil)
 	require.NoError(t, err)
-	require.Len(t, got, 3)
+	require.Len(t, got, 4)
 	_, err = Match(specs, []string{"nft_offload/x*"})
 	require.ErrorIs(t, err, ErrNoTests)
 	require.ErrorContains(t, err, "upstream/c", "the error lists the known tests")
