@@ -120,6 +120,7 @@ setup_router()
 		route add 198.51.100.0/24 via $SUT_IP dev far0
 		route add 2001:db8:1::/64 via $SUT_IP6 dev far0
 	END
+	# shellcheck disable=SC2153
 	far "ip -batch $TMP/far.ip" || ktap_bail "cannot route in $FAR"
 	cat > "$TMP/sut.ip" <<-END
 		addr add 2001:db8:1::2/64 dev sut1 nodad

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck disable=SC2317
+# shellcheck disable=SC2119,SC2317
 #
 # What happens to flows in hardware when something goes: the ruleset, the owner
 # of the table, the module, the device, its name, its namespace, each while
