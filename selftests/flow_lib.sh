@@ -21,16 +21,7 @@ SUT1_MAC=02:00:00:00:01:02
 # far2 COMMAND-LINE: like far, on the other side
 far2()
 {
-	local line
-
-	printf '%s\necho "=far= $?"\n' "$1" >&"$_far2_in"
-	while read -r line <&"$_far2_out"; do
-		case $line in
-		"=far= "*)	return "${line#=far= }" ;;
-		*)		echo "$line" ;;
-		esac
-	done
-	ktap_bail "the shell of the other far end died at: $1"
+	_ask "the other far end" "$_far2_in" "$_far2_out" "$1"
 }
 
 _cleanup_router()

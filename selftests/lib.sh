@@ -170,20 +170,26 @@ _prints()
 
 ### The far end
 
-# far COMMAND-LINE: in a shell that lives in the far end's namespace; that
-# shell's variables and descriptors stay from one call to the next.
-far()
+# _ask WHOSE IN OUT COMMAND-LINE: of the shell behind the descriptors IN and OUT
+_ask()
 {
 	local line
 
-	printf '%s\necho "=far= $?"\n' "$1" >&"$_far_in"
-	while read -r line <&"$_far_out"; do
+	printf '%s\necho "=far= $?"\n' "$4" >&"$2"
+	while read -r line <&"$3"; do
 		case $line in
 		"=far= "*)	return "${line#=far= }" ;;
 		*)		echo "$line" ;;
 		esac
 	done
-	ktap_bail "the shell of the far end died at: $1"
+	ktap_bail "the shell of $1 died at: $4"
+}
+
+# far COMMAND-LINE: in a shell that lives in the far end's namespace; that
+# shell's variables and descriptors stay from one call to the next.
+far()
+{
+	_ask "the far end" "$_far_in" "$_far_out" "$1"
 }
 
 ### Setup
