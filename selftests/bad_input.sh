@@ -14,29 +14,14 @@
 
 N=5
 DUMMIES=40
+# shellcheck disable=SC2034
+KEEP_LAST=2147483647
 _n=0
 
 printf -v LONG '%5000s' ''
 LONG=${LONG// /1}
 printf -v NAME '%254s' ''
 NAME=n${NAME// /a}
-
-load_keep()
-{
-	load <<-END
-		table netdev keep {
-			chain c {
-				type filter hook ingress devices = { sut0, sut1 } priority 0;
-				udp dport 9 counter drop comment "keep"
-			}
-			chain last {
-				type filter hook ingress device sut0 priority 2147483647;
-				udp dport 9 counter comment "escaped"
-			}
-		}
-		$(cat)
-	END
-}
 
 # expect_verdict PACKETS: of N to port 9 the hardware drops so many, the rule in
 # software the rest

@@ -18,25 +18,6 @@ DUMMY=dum-$$
 NSIM_REFS=/sys/module/netdevsim/refcnt
 REFS=/sys/module/nft_offload/refcnt
 
-# What every subtest works with, after tables of its own from stdin: "keep" is
-# never touched and takes each packet to port 9, in hardware or in software.
-load_keep()
-{
-	load <<-END
-		table netdev keep {
-			chain c {
-				type filter hook ingress devices = { sut0, sut1 } priority 0;
-				udp dport 9 counter drop comment "keep"
-			}
-			chain last {
-				type filter hook ingress device sut0 priority 500;
-				udp dport 9 counter comment "escaped"
-			}
-		}
-		$(cat)
-	END
-}
-
 # N packets to port 9 meet the hardware, or not
 expect_offloaded()
 {

@@ -29,6 +29,27 @@ load()
 		fail "nft -f: $(cat "$TMP/nft.err")"
 }
 
+# load_keep: tables from stdin after "keep", which subtests never touch: it takes
+# each packet to port 9, in hardware or in software. Its last chain has the
+# priority KEEP_LAST.
+KEEP_LAST=500
+load_keep()
+{
+	load <<-END
+		table netdev keep {
+			chain c {
+				type filter hook ingress devices = { sut0, sut1 } priority 0;
+				udp dport 9 counter drop comment "keep"
+			}
+			chain last {
+				type filter hook ingress device sut0 priority $KEEP_LAST;
+				udp dport 9 counter comment "escaped"
+			}
+		}
+		$(cat)
+	END
+}
+
 # nft_do COMMAND...: changes the ruleset
 nft_do()
 {
