@@ -28,6 +28,10 @@ const (
 	// markWait is how long a mark may take from the guest's log to the
 	// console here.
 	markWait = 5 * time.Second
+	// leaveWait bounds how long what a test took away may take to be gone: a
+	// network namespace is dismantled by a work item, and no event tells its end.
+	leaveWait  = 5 * time.Second
+	leavePause = 50 * time.Millisecond
 	// dumpWait bounds the dump of all tasks of a hanging guest.
 	dumpWait = 10 * time.Second
 )
@@ -200,7 +204,7 @@ func (r *run) collect(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if r.after, err = c.Probe(actx); err != nil {
+	if err = r.probeAfter(actx); err != nil {
 		return fail(err)
 	}
 	if r.k.Flavor == debugFlavor {
@@ -234,6 +238,26 @@ func (r *run) collect(ctx context.Context) error {
 		fmt.Fprintf(r.m.console, "\n[nftvm: kmemleak found]\n%s\n", r.leaks)
 	}
 	return nil
+}
+
+// probeAfter fills in after, once nothing of the test is left or leaveWait is
+// over.
+func (r *run) probeAfter(ctx context.Context) error {
+	deadline := time.Now().Add(leaveWait * time.Duration(r.scale))
+	for {
+		var err error
+		if r.after, err = r.m.client.Probe(ctx); err != nil {
+			return err
+		}
+		if r.t.AllowLeak != "" || len(r.left()) == 0 || time.Now().After(deadline) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(leavePause):
+		}
+	}
 }
 
 // broken is a machine that cannot be talked to any more: the kernel's death is
@@ -340,11 +364,16 @@ func (r *run) account() {
 	r.res.Taint = taints(r.after.Taint &^ r.before.Taint)
 	l := r.after.Ledger
 	r.res.Ledger = Ledger{Entries: l["entries"], Bound: l["bound"], Stale: l["stale"], Purged: l["purged"]}
+	r.res.Left = r.left()
+}
+
+// left is what was there after the test and not before it.
+func (r *run) left() []string {
 	subjects := map[string]bool{}
 	if !r.t.AllowRefs {
 		subjects = netModules(r.files)
 	}
-	r.res.Left = left(r.before, r.after, subjects)
+	return left(r.before, r.after, subjects)
 }
 
 // netModules are the names of the delivered modules that belong to the network
