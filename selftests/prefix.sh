@@ -447,6 +447,49 @@ t_target_gone()
 	stop
 }
 
+# In software what is forwarded passes by the egress hooks of its target.
+t_target_watched()
+{
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter fwd to "sut1" comment "f"
+				udp dport 10 counter drop comment "d"
+			}
+		}
+	END
+	expect_entries 2
+	if nft add chain netdev t out \
+	   '{ type filter hook egress device sut1 priority 0; }' 2> "$TMP/egress"; then
+		nft_do add rule netdev t out udp dport 9 counter drop comment '"out"'
+		expect_entries 0
+		expect_why f '^rule %f%: sut1 has an egress chain, which hardware would bypass; rule %d% stays'
+		send 9 nine
+		flush_wire
+		expect "packets that got by the egress chain" "$(tap_count far1 nine)" 0
+		expect "counter of the egress rule" "$(nft_counter out)" "$N"
+		nft_do delete chain netdev t out
+		expect_entries 2
+	else
+		ktap_print_msg "this kernel has no egress chains: $(head -n 1 "$TMP/egress")"
+	fi
+
+	tc qdisc add dev sut1 clsact || fail "no clsact"
+	tc filter add dev sut1 egress protocol ip flower ip_proto udp dst_port 9 \
+		action drop || fail "no filter"
+	nft_do add rule netdev t c udp dport 11 counter drop
+	expect_entries 0
+	expect_why f '^rule %f%: sut1 has a tc egress hook, which hardware would bypass'
+	send 9 tc
+	flush_wire
+	expect "packets that got by tc" "$(tap_count far1 tc)" 0
+	tc qdisc del dev sut1 clsact
+	nft_do add rule netdev t c udp dport 12 counter drop
+	expect_entries 4
+	stop
+}
+
 # swap OLD NEW RULE: in one transaction OLD and what is in front of it go; RULE
 # with comment NEW takes its place, and three hundred others come in front of it
 swap()
@@ -502,7 +545,7 @@ t_never_swallowed()
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
 	accept_ends_its_chain reasons contradiction chains_in_the_way device_taken
-	hardware_full target_gone never_swallowed"
+	hardware_full target_gone target_watched never_swallowed"
 
 ktap_print_header
 setup_pair
