@@ -124,7 +124,7 @@ setup_router()
 	modprobe -q nf_conntrack
 	echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct
 	# no flow ages on a slow machine
-	echo 600 > /proc/sys/net/netfilter/nf_flowtable_udp_timeout
+	udp_flow_timeout 600 > /dev/null
 }
 
 ### Rulesets

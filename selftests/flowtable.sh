@@ -222,25 +222,26 @@ _tcp_over()
 # A busy flow is seen by nobody but hardware, and lives; an idle one goes.
 t_aging()
 {
-	local seen
+	local seen life deadline
 
 	load_flowtable
-	echo 3 > /proc/sys/net/netfilter/nf_flowtable_udp_timeout
+	life=$(udp_flow_timeout 3)
+	deadline=$((DEADLINE_MS + life * 1000))
 	offload 1
 	open_flow 5 14
 	open_flow 6 15
 	expect_flows 2
 	seen=$(tap_count sut0 "$t")
-	wait_until _busy 5 15 || fail "the idle flow stays"
+	DEADLINE_MS=$deadline wait_until _busy 5 15 || fail "the idle flow stays"
 	# the other has had the same time
 	expect "packets of the busy flow that the host saw" \
 	       "$(tap_count sut0 "$t")" "$seen"
 	expect "the busy flow" "$(flows 0 'dport=14/')" 1
 	[[ $(ct_line dport=14) = *OFFLOAD* ]] ||
 		fail "conntrack of the busy flow: $(ct_line dport=14)"
-	wait_value 0 flows 0
-	wait_value 0 flows 1
-	echo 600 > /proc/sys/net/netfilter/nf_flowtable_udp_timeout
+	DEADLINE_MS=$deadline wait_value 0 flows 0
+	DEADLINE_MS=$deadline wait_value 0 flows 1
+	udp_flow_timeout 600 > /dev/null
 	close_flow 5
 	close_flow 6
 	done_with
@@ -485,7 +486,6 @@ setup_router
 need_tools cmp sed tc
 # shellcheck disable=SC2086
 ktap_set_plan "$(wc -w <<< $TESTS)"
-for t in $TESTS; do
-	subtest "$t" "t_$t"
-done
+# shellcheck disable=SC2086
+run_subtests $TESTS
 ktap_finished

@@ -168,6 +168,62 @@ _prints()
 	[ "$("$@")" = "$want" ]
 }
 
+### What older kernels do not have
+
+# kernel_before MAJOR MINOR
+kernel_before()
+{
+	local release major minor
+
+	read -r release < /proc/sys/kernel/osrelease
+	IFS=.- read -r major minor _ <<< "$release"
+	[ $((major * 1000 + minor)) -lt $(($1 * 1000 + $2)) ]
+}
+
+# lacks SUBTEST: this kernel has not what it is about; says why
+lacks()
+{
+	case $1 in
+	vlan)
+		kernel_before 5 13 || return
+		echo "flows know no VLAN tags before 5.13"
+		;;
+	owner|owner_goes)
+		kernel_before 5 12 || return
+		echo "tables have no owners before 5.12"
+		;;
+	*)	return 1 ;;
+	esac
+}
+
+# run_subtests NAME...: t_NAME for each
+run_subtests()
+{
+	local why
+
+	for t in "$@"; do
+		if why=$(lacks "$t"); then
+			subtest_skip "$t" "$why"
+		else
+			subtest "$t" "t_$t"
+		fi
+	done
+}
+
+# udp_flow_timeout SECONDS: how long an idle UDP flow of a flow table lives.
+# Before 5.14 that is a constant. Prints what is in force.
+udp_flow_timeout()
+{
+	local file=/proc/sys/net/netfilter/nf_flowtable_udp_timeout
+
+	if [ -e "$file" ]; then
+		echo "$1" > "$file"
+		echo "$1"
+	else
+		echo 30
+	fi
+}
+
 ### The far end
 
 # _ask WHOSE IN OUT COMMAND-LINE: of the shell behind the descriptors IN and OUT
@@ -294,10 +350,10 @@ _link_ports()
 	return $ret
 }
 
-# carrier_up PORT: is sut PORT up?
+# carrier_up PORT [NAME]: is sut PORT up?
 carrier_up()
 {
-	[[ $(ip -o link show "sut$1") = *LOWER_UP* ]]
+	[[ $(ip -o link show "${2:-sut$1}") = *LOWER_UP* ]]
 }
 
 # The picture above, or Bail out. cleanup() is left to run at exit.
@@ -322,11 +378,47 @@ setup_pair()
 	wait_until carrier_up 0 || ktap_bail "no carrier on sut0"
 	wait_until carrier_up 1 || ktap_bail "no carrier on sut1"
 
-	# What comes in at sut0, what comes in at far1, and what goes out at sut1.
-	_tap sut0 "socat -u INTERFACE:sut0,$_INCOMING_ONLY"
+	_tap_port 0 sut0
 	_tap far1 "far socat -u INTERFACE:far1,$_INCOMING_ONLY"
-	_tap sut1 "socat -u INTERFACE:sut1"
+	_tap_port 1 sut1
 	_raw_sender
+}
+
+# _tap_port PORT NAME: what comes in at sut0, and what goes out at sut1
+_tap_port()
+{
+	if [ "$1" = 0 ]; then
+		_tap sut0 "socat -u INTERFACE:$2,$_INCOMING_ONLY"
+	else
+		_tap sut1 "socat -u INTERFACE:$2"
+	fi
+}
+
+# rename_port PORT NAME NEW: kernels before 6.2 want it to be down for that, and
+# then it loses its neighbours, its IPv6 addresses and its tap. $renamed_down
+# tells whether it had to be.
+# shellcheck disable=SC2034
+rename_port()
+{
+	local pid=${_tap_pids[sut$1]}
+
+	renamed_down=0
+	ip link set "$2" name "$3" 2> /dev/null && return
+	renamed_down=1
+	# It may have died with the device's way through a namespace.
+	kill "$pid" 2> /dev/null || pid=
+	wait "$pid" 2> /dev/null
+	ip link set "$2" down && ip link set "$2" name "$3" &&
+		ip link set "$3" up || return
+	if [ "$3" = "sut$1" ]; then
+		{
+			[ "$1" != 0 ] || echo "addr add $SUT_IP6/64 dev sut0 nodad"
+			neighbours
+		} > "$TMP/neigh.ip"
+		ip -force -batch "$TMP/neigh.ip" 2> /dev/null
+	fi
+	wait_until carrier_up "$1" "$3" || fail "no carrier on $3"
+	[ -z "$pid" ] || _tap_port "$1" "$3"
 }
 
 cleanup()
@@ -336,7 +428,7 @@ cleanup()
 	trap - EXIT
 	# shellcheck disable=SC2016
 	[ -z "${FARSH_PID:-}" ] || far 'kill $(jobs -p)' > /dev/null
-	for pid in $_pids ${FARSH_PID:-}; do
+	for pid in $_pids "${_tap_pids[@]}" ${FARSH_PID:-}; do
 		kill "$pid" 2> /dev/null
 		wait "$pid" 2> /dev/null
 	done
@@ -412,6 +504,7 @@ nft_counter()
 ### What taps say
 
 _pids=
+declare -A _tap_pids
 # SOL_PACKET, PACKET_IGNORE_OUTGOING
 _INCOMING_ONLY=setsockopt-int=263:23:1
 
@@ -437,14 +530,14 @@ _tap()
 {
 	local dev=$1 cmd=$2 file=$TMP/tap.$1
 
-	: > "$file"
+	: >> "$file"
 	case $cmd in
 	far\ *)	far "${cmd#far } OPEN:$file,append 2> $file.err &"
 		wait_until _prints 1 _far_packet_sockets "${FAR_IFINDEX[${dev#far}]}" ||
 			ktap_bail "no tap on $dev: $(< "$file.err")"
 		;;
 	*)	$cmd "OPEN:$file,append" 2> "$file.err" &
-		_pids="$_pids $!"
+		_tap_pids[$dev]=$!
 		wait_until _prints 1 _packet_sockets "${SUT_IFINDEX[${dev#sut}]}" ||
 			ktap_bail "no tap on $dev: $(< "$file.err")"
 		;;

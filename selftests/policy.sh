@@ -139,6 +139,9 @@ t_force()
 	tc qdisc add dev sut0 clsact 2> "$TMP/tc.err" ||
 		fail "tc qdisc add clsact: $(< "$TMP/tc.err")"
 	[ ! -e "$HW0/fail_bind" ] || echo 0 > "$HW0/fail_bind"
+	# Before 6.6 a qdisc without any filter is no hook.
+	tc filter add dev sut0 ingress protocol ip flower skip_hw ip_proto tcp action pass ||
+		fail "no filter"
 	offload 1
 	expect_entries 0
 	expect_why early 'the device has a tc ingress hook'

@@ -352,6 +352,9 @@ t_device_taken()
 	load < /dev/null
 	expect "blocks bound without a ruleset" "$(hw_stat bound)" 0
 	if tc qdisc add dev sut0 clsact 2> "$TMP/tc.err"; then
+		# Before 6.6 a qdisc without any filter is no hook.
+		tc filter add dev sut0 ingress protocol ip flower skip_hw \
+			ip_proto tcp action pass || fail "no filter"
 		load <<-END
 			table netdev t {
 				chain c {

@@ -227,7 +227,7 @@ t_rename()
 	for on in 0 1; do
 		load_rules
 		offload "$on"
-		ip link set sut0 name renamed0 || fail "cannot rename sut0"
+		rename_port 0 sut0 renamed0 || fail "cannot rename sut0"
 		send 9 renamed"$on"
 		flush_wire
 		if [ "$on" = 0 ]; then
@@ -238,7 +238,7 @@ t_rename()
 			expect_seen renamed1 $((N - soft))
 			expect_entries $((soft ? 2 : 0))
 		fi
-		ip link set renamed0 name sut0
+		rename_port 0 renamed0 sut0
 		expect_same_ruleset
 	done
 	expect_hardware

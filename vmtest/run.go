@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +40,9 @@ const (
 // leaksCap bounds kmemleak's report: the first of a thousand leaked objects
 // tell as much as all of them.
 const leaksCap = 32 << 10
+
+// seedAndRun seeds the shell that runs a script, and none that it starts.
+const seedAndRun = `echo "unset BASH_ENV; RANDOM=$0" > /tmp/nftvm-seed && BASH_ENV=/tmp/nftvm-seed exec "$@"`
 
 const skipExit = 4 // kselftest's KSFT_SKIP
 
@@ -133,6 +137,9 @@ func (r *run) do(ctx context.Context) error {
 
 func (r *run) command() *agent.Command {
 	argv := append(interpreter(r.t), append([]string{r.t.Script}, r.t.Args...)...)
+	if r.t.Seed != 0 {
+		argv = append([]string{"bash", "-c", seedAndRun, strconv.Itoa(r.t.Seed)}, argv...)
+	}
 	dir := "/"
 	if i := strings.LastIndexByte(r.t.Script, '/'); i > 0 {
 		dir = r.t.Script[:i] // they source lib.sh from where they are

@@ -51,6 +51,8 @@ type Test struct {
 	// ns per instruction and skips what it idles: for a test that works or
 	// waits for a fixed number of seconds. 0 is real time. TCG only.
 	ICount int
+	// Seed is what bash's $RANDOM starts from in the script; 0: anything.
+	Seed int
 	// StopAtFailure ends the test with its first "not ok": of what follows
 	// nothing more is wanted.
 	StopAtFailure bool

@@ -352,7 +352,7 @@ const (
 func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	t := vmtest.Test{
 		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, AllowTaint: spec.Taint,
-		ICount: spec.ICount, AllowLeak: spec.Leak, StopAtFailure: spec.StopAtFailure,
+		ICount: spec.ICount, Seed: spec.Seed, AllowLeak: spec.Leak, StopAtFailure: spec.StopAtFailure,
 		Args: spec.Args,
 	}
 	var err error

@@ -35,6 +35,8 @@ type Spec struct {
 	Files   []string      `yaml:"files"`
 	// ICount counts the guest's time by instructions, see vmtest.Test.
 	ICount int `yaml:"icount"`
+	// Seed is what the script's choices at random start from, see vmtest.Test.
+	Seed int `yaml:"seed"`
 	// StopAtFailure ends the test at its first failed subtest.
 	StopAtFailure bool     `yaml:"-"`
 	Args          []string `yaml:"args"`

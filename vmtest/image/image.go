@@ -248,6 +248,12 @@ func (p *plan) write(out string, log io.Writer) error {
 	if err := put(cpio.CharDev("dev/console", 0o600, 5, 1)); err != nil {
 		return err
 	}
+	// A slow host may answer the virtio console's driver only when init has
+	// been started, without any open file. A Go program then opens this, or
+	// dies.
+	if err := put(cpio.CharDev("dev/null", 0o666, 1, 3)); err != nil {
+		return err
+	}
 	var small []string
 	for name := range ours {
 		small = append(small, name)

@@ -45,7 +45,7 @@ func TestImageHasWhatItsProgramsNeed(t *testing.T) {
 	defer f.Close()
 	a, err := cpio.ArchiveFromReader(cpio.Newc.Reader(f))
 	require.NoError(t, err)
-	for _, name := range []string{"init", "usr/bin/bash", "usr/bin/sh", "usr/bin/awk", "dev/console", "lib64"} {
+	for _, name := range []string{"init", "usr/bin/bash", "usr/bin/sh", "usr/bin/awk", "dev/console", "dev/null", "lib64"} {
 		_, ok := a.Get(name)
 		require.True(t, ok, name)
 	}

@@ -27,6 +27,7 @@ func Main() {
 		os.Exit(2)
 	}
 	notes := setup()
+	stderrToLog()
 	if hasWord(readTrimmed("/proc/cmdline"), "nftvm.shell") {
 		shell()
 	}
@@ -55,6 +56,22 @@ func hello(notes []string) wire.Hello {
 func die(why string) {
 	_ = kmsg(0, "nftvm-init: "+why)
 	powerOff()
+}
+
+// stderrToLog gives what the Go runtime says when it panics a place to go, if
+// there was no console yet when init started.
+func stderrToLog() {
+	const devNull = 1<<8 | 3
+	var st syscall.Stat_t
+	if syscall.Fstat(2, &st) != nil || st.Rdev != devNull {
+		return
+	}
+	fd, err := syscall.Open("/dev/kmsg", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_ = syscall.Dup3(fd, 2, 0)
+	closeFD(fd)
 }
 
 func powerOff() {
