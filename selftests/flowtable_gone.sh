@@ -220,7 +220,7 @@ t_netns_exit()
 	expect_ledger_empty
 	far "exec 9>&-"
 	# netdevsim moves to the initial namespace then
-	echo "$id" > "$NSIM_BUS"/del_device
+	del_stray "$id"
 	echo "$far_id" > "$NSIM_BUS"/del_device
 }
 

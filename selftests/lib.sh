@@ -250,6 +250,23 @@ far()
 
 ### Setup
 
+# del_stray ID: a netdevsim whose namespace goes. It moves to the initial one,
+# which is that of sysfs. Kernels before 6.3 do not wait for that, and use the
+# old namespace after it has been freed.
+del_stray()
+{
+	if kernel_before 6 3; then
+		wait_until _is_home "$NSIM_BUS/devices/netdevsim$1/net" ||
+			fail "netdevsim$1 has not left its namespace"
+	fi
+	echo "$1" > "$NSIM_BUS"/del_device
+}
+
+_is_home()
+{
+	compgen -G "$1/*" > /dev/null
+}
+
 # _port_dump ID: lines "PORT IFINDEX NAME" for netdevsim ID, from ip -d -o link
 _port_dump()
 {

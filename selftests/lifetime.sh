@@ -534,7 +534,7 @@ t_netns_exit()
 	expect "ledger: purged entries" "$(ledger purged)" 0
 	expect_exact
 	for i in 1 2; do
-		echo "$((id + i))" > "$NSIM_BUS"/del_device
+		del_stray "$((id + i))"
 	done
 	done_with
 }

@@ -117,8 +117,7 @@ do_netns()
 		fi" || return
 	# A device outlives its namespace. That goes in its own time, and the
 	# device may be on its way.
-	[ ! -e "$NSIM_BUS/devices/netdevsim$1" ] ||
-		echo "$1" > "$NSIM_BUS"/del_device
+	[ ! -e "$NSIM_BUS/devices/netdevsim$1" ] || del_stray "$1"
 }
 
 do_module()

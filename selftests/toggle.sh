@@ -317,7 +317,7 @@ t_netns_exit()
 	wait_value 0 ledger bound
 	expect_ledger_empty
 	# netdevsim moves to the initial namespace then
-	echo "$id" > "$NSIM_BUS"/del_device
+	del_stray "$id"
 }
 
 # netns_exit uses none of the ports that device_deleted deletes.
