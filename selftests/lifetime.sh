@@ -357,21 +357,11 @@ t_rename()
 		expect_entries 2 1
 		if [ "$name" = away1 ] && [ -n "$by_name" ]; then
 			expect "entries of the other chain" \
-			       "$(hw1_list 'dport=([0-9]+)')" "21 22 "
+			       "$(hw_list 'dport=([0-9]+)' 1)" "21 22 "
 		fi
 	done
-	expect "ports" "$(hw1_list 'dport=([0-9]+)')" "20 9 "
+	expect "ports" "$(hw_list 'dport=([0-9]+)' 1)" "20 9 "
 	done_with
-}
-
-hw1_list()
-{
-	local line list=
-
-	while read -r line; do
-		[[ ! "$line" =~ $1 ]] || list+="${BASH_REMATCH[1]} "
-	done < "$HW1/table"
-	echo "$list"
 }
 
 # A chain for all names that begin with "away", which old nft cannot ask for:
@@ -429,9 +419,9 @@ t_rename_wildcard()
 	expect_entries 1 1
 	for i in 1 2; do
 		rename_port 1 sut1 away"$i" || fail "cannot rename sut1"
-		expect "entries" "$(hw1_list 'dport=([0-9]+)')" "23 "
+		expect "entries" "$(hw_list 'dport=([0-9]+)' 1)" "23 "
 		rename_port 1 away"$i" sut1
-		expect "entries" "$(hw1_list 'dport=([0-9]+)')" "9 "
+		expect "entries" "$(hw_list 'dport=([0-9]+)' 1)" "9 "
 	done
 	done_with
 }

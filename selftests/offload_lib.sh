@@ -139,14 +139,15 @@ listed_packets()
 	listed "$1" | cut -d' ' -f7
 }
 
-# hw_list REGEX: what it captures in the lines of sut0's table, in their order
+# hw_list REGEX [PORT]: what it captures in the lines of a port's table, in order
 hw_list()
 {
-	local line list=
+	local line list='' dir=$HW0
 
+	[ "${2:-0}" = 0 ] || dir=$HW1
 	while read -r line; do
 		[[ ! "$line" =~ $1 ]] || list+="${BASH_REMATCH[1]} "
-	done < "$HW0/table"
+	done < "$dir/table"
 	echo "$list"
 }
 

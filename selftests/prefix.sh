@@ -424,8 +424,8 @@ t_hardware_full()
 	stop
 }
 
-# A rule that forwards to a device which goes away.
-t_target_gone()
+# A rule that forwards, and one behind it, both in hardware.
+load_fwd()
 {
 	load <<-END
 		table netdev t {
@@ -437,6 +437,12 @@ t_target_gone()
 		}
 	END
 	expect_entries 2
+}
+
+# A rule that forwards to a device which goes away.
+t_target_gone()
+{
+	load_fwd
 	ip link set sut1 netns "$FAR" || fail "cannot move sut1 away"
 	expect_entries 0
 	expect_state f software
@@ -453,16 +459,7 @@ t_target_gone()
 # In software what is forwarded passes by the egress hooks of its target.
 t_target_watched()
 {
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
-				udp dport 9 counter fwd to "sut1" comment "f"
-				udp dport 10 counter drop comment "d"
-			}
-		}
-	END
-	expect_entries 2
+	load_fwd
 	if nft add chain netdev t out \
 	   '{ type filter hook egress device sut1 priority 0; }' 2> "$TMP/egress"; then
 		nft_do add rule netdev t out udp dport 9 counter drop comment '"out"'
