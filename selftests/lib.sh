@@ -373,16 +373,22 @@ carrier_up()
 	[[ $(ip -o link show "${2:-sut$1}") = *LOWER_UP* ]]
 }
 
-# The picture above, or Bail out. cleanup() is left to run at exit.
-setup_pair()
+# Tools, a directory and the driver, or the whole script is skipped.
+_begin()
 {
-	trap cleanup EXIT
 	need_tools nft ip ethtool socat
 	TMP=$(mktemp -d) || ktap_bail "no temporary directory"
 	modprobe -q netdevsim || [ -d $NSIM_BUS ] ||
 		ktap_skip_all "needs netdevsim (CONFIG_NETDEVSIM)"
 	[ -e $LEDGER ] ||
 		ktap_skip_all "needs netdevsim with a flow table ($LEDGER)"
+}
+
+# The picture above, or Bail out. cleanup() is left to run at exit.
+setup_pair()
+{
+	trap cleanup EXIT
+	_begin
 	ip netns add "$FAR" || ktap_bail "cannot create a network namespace"
 	coproc FARSH { exec ip netns exec "$FAR" bash 2>&1; }
 	# Subshells do not get the descriptors of a coprocess.

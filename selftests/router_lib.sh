@@ -134,12 +134,8 @@ _start_echo()
 setup_router()
 {
 	trap router_cleanup EXIT
-	need_tools nft ip ethtool socat conntrack
-	TMP=$(mktemp -d) || ktap_bail "no temporary directory"
-	modprobe -q netdevsim || [ -d $NSIM_BUS ] ||
-		ktap_skip_all "needs netdevsim (CONFIG_NETDEVSIM)"
-	[ -e $LEDGER ] ||
-		ktap_skip_all "needs netdevsim with a flow table ($LEDGER)"
+	need_tools conntrack
+	_begin
 	ip netns add "$FAR" && ip netns add "$END" ||
 		ktap_bail "cannot create network namespaces"
 	coproc FARSH { exec ip netns exec "$FAR" bash 2>&1; }
