@@ -109,6 +109,8 @@ odd()
 
 t_names_and_priorities()
 {
+	local hook="type filter hook ingress device sut0 priority"
+
 	odd "long names" "$N" <<-END
 		table netdev $NAME {
 			chain $NAME {
@@ -132,12 +134,12 @@ t_names_and_priorities()
 	expect_why keep "^behind rule [0-9]+ of chain $NAME: set lookup cannot be offloaded\$"
 	odd "priorities at the ends" "$N" <<-END
 		table netdev p {
-			chain a { type filter hook ingress device sut0 priority -2147483648; udp dport 11 drop; }
-			chain b { type filter hook ingress device sut0 priority -32769; udp dport 12 drop; }
-			chain c { type filter hook ingress device sut0 priority -32768; udp dport 13 drop; }
-			chain d { type filter hook ingress device sut0 priority 32767; udp dport 14 drop; }
-			chain e { type filter hook ingress device sut0 priority 32768; udp dport 15 drop; }
-			chain f { type filter hook ingress device sut0 priority 2147483646; udp dport 16 drop; }
+			chain a { $hook -2147483648; udp dport 11 drop; }
+			chain b { $hook -32769; udp dport 12 drop; }
+			chain c { $hook -32768; udp dport 13 drop; }
+			chain d { $hook 32767; udp dport 14 drop; }
+			chain e { $hook 32768; udp dport 15 drop; }
+			chain f { $hook 2147483646; udp dport 16 drop; }
 		}
 	END
 	expect "order of the entries" "$(hw_list 'dport=([0-9]+)')" \
@@ -151,14 +153,16 @@ t_shapes()
 	odd "many empty chains" "$N" < <(
 		echo "table netdev e {"
 		for ((i = 0; i < 60; i++)); do
-			echo "chain c$i { type filter hook ingress device sut0 priority $((i % 7 - 3)); }"
+			echo "chain c$i {"
+			echo "type filter hook ingress device sut0 priority $((i % 7 - 3)); }"
 			echo "chain d$i { }"
 		done
 		echo "}")
 	odd "chains with the same priority" "$N" < <(
 		echo "table netdev e {"
 		for ((i = 0; i < 20; i++)); do
-			echo "chain c$i { type filter hook ingress devices = { sut0, sut1 } priority 0;"
+			echo "chain c$i {"
+			echo "type filter hook ingress devices = { sut0, sut1 } priority 0;"
 			echo "udp dport $((100 + i)) drop; }"
 		done
 		echo "}")
@@ -173,7 +177,9 @@ t_shapes()
 		echo "}")
 	odd "maps in front" 0 <<-END
 		table netdev m {
-			map v { type inet_service : verdict; elements = { 10 : drop, 11 : accept }; }
+			map v {
+				type inet_service : verdict; elements = { 10 : drop, 11 : accept };
+			}
 			set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }; }
 			chain b {
 				type filter hook ingress device sut0 priority -1;
@@ -236,8 +242,10 @@ t_many_devices()
 # What nf_tables refuses must leave everything as it was.
 t_refused_rulesets()
 {
-	local i
+	local i loop
 
+	# A chain that jumps to itself.
+	loop="add rule netdev keep l jump l; add rule netdev keep c jump l"
 	load_keep < /dev/null
 	while IFS= read -r i; do
 		if nft "$i" 2> "$TMP/nft.err"; then
@@ -248,7 +256,7 @@ t_refused_rulesets()
 		delete chain netdev keep c; add rule netdev keep c udp dport 10 drop
 		add chain netdev keep x { type nat hook ingress device sut0 priority 0; }
 		add chain netdev keep ${NAME}b
-		flush chain netdev keep c; add chain netdev keep l; add rule netdev keep l jump l; add rule netdev keep c jump l
+		flush chain netdev keep c; add chain netdev keep l; $loop
 		add table netdev keep { flags dormant; }; add rule netdev keep c jump nowhere
 	END
 	expect_verdict "$N"
@@ -293,7 +301,8 @@ t_own_namespace()
 
 	got=$(as_nobody -n "
 		cat $SYSCTL_FILE
-		nft 'table netdev t { chain c { type filter hook ingress device lo priority 0; udp dport 9 drop; }; }'
+		nft 'table netdev t { chain c {
+			type filter hook ingress device lo priority 0; udp dport 9 drop; }; }'
 		echo 1 > $SYSCTL_FILE
 		cat $SYSCTL_FILE
 		echo 7 2> /dev/null > $SYSCTL_FILE || echo refused

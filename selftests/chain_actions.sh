@@ -214,7 +214,8 @@ t_accept()
 t_order()
 {
 	start 'udp dport 9 counter accept comment "a"
-	       meta l4proto udp udp sport 7777 counter drop comment "b"
+	       meta l4proto udp \
+		       udp sport 7777 counter drop comment "b"
 	       meta l4proto tcp counter drop comment "c"
 	       tcp dport 80 counter accept comment "d"' 4
 	send_raw $N 0800 "$(hex_ip4 17 0 "$(hex_udp 9 "$(hex_tag $t.both)" 7777)")"

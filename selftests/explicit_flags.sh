@@ -81,6 +81,8 @@ t_refused_without()
 
 t_falls_back()
 {
+	local re
+
 	offload 1
 	explicit_rules | load
 	expect "chains that show the flag" "$(flags)" 3
@@ -89,7 +91,9 @@ t_falls_back()
 	expect_state first hardware
 	expect_state set software
 	expect_state behind software
-	expect_why set '^rule %set%: set lookup cannot be offloaded; rule %behind% stays in software behind it$'
+	re='^rule %set%: set lookup cannot be offloaded; '
+	re+='rule %behind% stays in software behind it$'
+	expect_why set "$re"
 	expect_state lo software lo
 	expect_why lo 'the device has no offload' lo
 	send 9 nine
@@ -104,7 +108,8 @@ t_falls_back()
 	# inserts, replaces and reloads, which mainline does not know
 	nft_do insert rule netdev e c udp dport 14 drop
 	expect_entries 3
-	nft_do replace rule netdev e c handle "$(handle set)" udp dport 10 counter drop comment '"set"'
+	nft_do replace rule netdev e c handle "$(handle set)" \
+		udp dport 10 counter drop comment '"set"'
 	expect_entries 5
 	ruleset > "$TMP/again"
 	explicit_rules | load
@@ -199,7 +204,8 @@ t_device_goes()
 	load <<-END
 		table netdev e {
 			chain c {
-				type filter hook ingress devices = { sut0, sut1 } priority 0; flags offload;
+				type filter hook ingress devices = { sut0, sut1 } priority 0;
+				flags offload;
 				udp dport 9 drop comment "both"
 			}
 		}
@@ -216,7 +222,8 @@ t_device_goes()
 # lo has nothing that could offload a flow table.
 t_flowtable()
 {
-	local ft='table inet f { flowtable ft { hook ingress priority 0; devices = { lo }; flags offload; }; }'
+	local ft='table inet f { flowtable ft {
+		hook ingress priority 0; devices = { lo }; flags offload; }; }'
 
 	offload 0
 	must_fail "$ft"
@@ -225,7 +232,8 @@ t_flowtable()
 	expect "flow tables that show the flag" "$(flags)" 1
 	# the same again, as a reload does, and one device more
 	nft_do "$ft"
-	nft_do 'table inet f { flowtable ft { hook ingress priority 0; devices = { lo, sut1 }; flags offload; }; }'
+	nft_do 'table inet f { flowtable ft {
+		hook ingress priority 0; devices = { lo, sut1 }; flags offload; }; }'
 	must_fail 'table inet f { flowtable ft { hook ingress priority 0; devices = { lo }; }; }'
 	expect "flow tables that show the flag" "$(flags)" 1
 	offload 0

@@ -96,8 +96,10 @@ setup_router()
 				ip saddr 192.0.2.1 udp dport 9 ip ttl 63 counter comment "plain"
 				ip saddr 198.51.100.77 udp dport 10 ip ttl 63 counter comment "snat"
 				ip saddr 192.0.2.1 udp dport 12 ip ttl 63 counter comment "dnat"
-				ip6 saddr 2001:db8::1 udp dport 9 ip6 hoplimit 63 counter comment "plain6"
-				ip6 saddr 2001:db8:1::77 udp dport 10 ip6 hoplimit 63 counter comment "snat6"
+				ip6 saddr 2001:db8::1 udp dport 9 ip6 hoplimit 63 \
+					counter comment "plain6"
+				ip6 saddr 2001:db8:1::77 udp dport 10 ip6 hoplimit 63 \
+					counter comment "snat6"
 				ip saddr 203.0.113.1 udp dport 9 ip ttl 63 counter comment "vlan"
 				udp dport 20 counter comment "flood"
 				udp dport 17 counter comment "settle"

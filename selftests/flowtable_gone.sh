@@ -82,7 +82,8 @@ t_owner()
 	exec 8> "$TMP/owner"
 	{
 		echo "add table inet f { flags owner; }"
-		echo "add flowtable inet f ft { hook ingress priority 0; devices = { sut0, sut1 }; counter; }"
+		echo "add flowtable inet f ft {" \
+		     "hook ingress priority 0; devices = { sut0, sut1 }; counter; }"
 		echo "add chain inet f forward { type filter hook forward priority 0; }"
 		echo "add rule inet f forward meta l4proto udp flow add @ft"
 	} >&8

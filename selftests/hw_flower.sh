@@ -13,6 +13,8 @@
 . "$(dirname "$0")/lib.sh"
 
 N=3
+# What ends actions on a packet that goes out of sut1.
+OUT="pipe action mirred egress redirect dev sut1"
 
 # flower PREF PROTOCOL MATCH-AND-ACTION: an entry in hardware
 flower()
@@ -74,7 +76,8 @@ told_apart()
 t_match_mac()
 {
 	flower 1 all "src_mac 02:00:00:00:00:77 action drop"
-	flower 2 ip "src_mac $FAR_MAC dst_mac 02:00:00:00:00:00/40 ip_proto udp dst_port 19 action drop"
+	flower 2 ip "src_mac $FAR_MAC dst_mac 02:00:00:00:00:00/40
+		ip_proto udp dst_port 19 action drop"
 	send_raw $N 0800 "$(udp4 in 19)"
 	send_raw $N 0800 "$(udp4 out 9)"
 	flush_wire
@@ -165,7 +168,8 @@ t_match_vlan()
 
 t_match_two_tags()
 {
-	flower 1 802.1ad "vlan_id 5 vlan_ethtype 802.1q cvlan_id 7 cvlan_ethtype ip ip_proto udp dst_port 9 action drop"
+	flower 1 802.1ad "vlan_id 5 vlan_ethtype 802.1q cvlan_id 7 cvlan_ethtype ip
+		ip_proto udp dst_port 9 action drop"
 	send_raw $N 0800 "$(udp4 in)" 88a8000581000007
 	send_raw $N 0800 "$(udp4 out 19)" 88a8000581000007
 	send_raw $N 0800 "$(udp4 other)" 88a8000581000008
@@ -265,7 +269,8 @@ udp_sum()
 t_edit_mac()
 {
 	edits ip "ip_proto udp dst_port 9" \
-	      "action pedit ex munge eth dst set 02:00:00:00:01:01 munge eth src set 02:00:00:00:77:01" \
+	      "action pedit ex munge eth dst set 02:00:00:00:01:01
+			munge eth src set 02:00:00:00:77:01" \
 	      "ether saddr 02:00:00:00:77:01 ether daddr 02:00:00:00:01:01 udp dport 9" \
 	      0800 "$(udp4 edit)"
 }
@@ -404,16 +409,18 @@ t_refused_actions()
 
 	refused "hardware has no action 'trap'" ip "$m trap"
 	refused "hardware has no action 'mark'" ip "$m skbedit mark 7 pipe action drop"
-	refused "change of a VLAN tag" 802.1q "vlan_id 5 action vlan modify id 6 pipe action mirred egress redirect dev sut1"
-	refused "must match on it" ip "$m vlan pop pipe action mirred egress redirect dev sut1"
+	refused "change of a VLAN tag" 802.1q "vlan_id 5 action vlan modify id 6 $OUT"
+	refused "must match on it" ip "$m vlan pop $OUT"
 	refused "the host would edit" ip "$m vlan push id 3 pipe action pass"
 	refused "reaches netdevsim ports only" ip "$m mirred egress redirect dev lo"
 	refused "redirect to ingress" ip "$m mirred ingress redirect dev sut1"
-	refused "addition to a header field" ip "$m pedit ex munge ip ttl add 255 pipe action mirred egress redirect dev sut1"
-	refused "cannot edit header type" ip "$m pedit ex munge offset 0 u8 set 1 pipe action mirred egress redirect dev sut1"
-	refused "must match on its protocol" ip "ip_proto udp action pedit ex munge tcp dport set 1 pipe action mirred egress redirect dev sut1"
-	refused "what it has edited only" ip "$m csum udp pipe action mirred egress redirect dev sut1"
-	refused "whose checksum" ip "dst_ip $SUT_IP action pedit ex munge ip dst set 1.2.3.4 pipe action mirred egress redirect dev sut1"
+	refused "addition to a header field" ip "$m pedit ex munge ip ttl add 255 $OUT"
+	refused "cannot edit header type" ip "$m pedit ex munge offset 0 u8 set 1 $OUT"
+	refused "must match on its protocol" ip \
+		"ip_proto udp action pedit ex munge tcp dport set 1 $OUT"
+	refused "what it has edited only" ip "$m csum udp $OUT"
+	refused "whose checksum" ip \
+		"dst_ip $SUT_IP action pedit ex munge ip dst set 1.2.3.4 $OUT"
 	refused "needs accept, drop or redirect" ip "$m pedit ex munge udp dport set 1"
 }
 
@@ -426,10 +433,12 @@ t_garbage()
 		rand=$(((rand * 1103515245 + 12345) & 0x7fffffff))
 		case $((rand >> 8 & 7)) in
 		0)	proto=ip m="ip_proto $((rand >> 12 & 255))" ;;
-		1)	proto=ip m="src_ip 10.0.0.0/$((rand >> 12 & 31)) ip_tos 0x$((rand >> 18 & 7))" ;;
+		1)	proto=ip m="src_ip 10.0.0.0/$((rand >> 12 & 31))"
+			m+=" ip_tos 0x$((rand >> 18 & 7))" ;;
 		2)	proto=ipv6 m="dst_ip 2001:db8::/$((rand >> 12 & 127))" ;;
 		3)	proto=ip m="ip_proto tcp tcp_flags 0x$((rand >> 12 & 7))/0x7" ;;
-		4)	proto=802.1q m="vlan_id $((rand >> 12 & 4095)) vlan_prio $((rand >> 24 & 7))" ;;
+		4)	proto=802.1q m="vlan_id $((rand >> 12 & 4095))"
+			m+=" vlan_prio $((rand >> 24 & 7))" ;;
 		5)	proto=all m="src_mac 02:00:00:00:00:00/$((rand >> 12 & 31))" ;;
 		6)	proto=ip m="ip_proto udp dst_port $((rand >> 12 & 4095))" ;;
 		7)	proto=0x$((1000 + (rand >> 12 & 4095))) m="dst_mac 02:00:00:00:00:02" ;;
@@ -437,11 +446,13 @@ t_garbage()
 		case $((rand >> 4 & 7)) in
 		0)	a="action pass" ;;
 		1)	a="action goto chain 3" ;;
-		2)	a="action pedit munge offset $((rand >> 16 & 63)) u32 set 0x$rand pipe action mirred egress redirect dev sut1" ;;
-		3)	a="action pedit ex munge ip src set 10.0.0.$((rand >> 16 & 255)) pipe action mirred egress redirect dev sut1" ;;
-		4)	a="action vlan push id 1 pipe action vlan push id 2 pipe action vlan push id 3 pipe action mirred egress redirect dev sut1" ;;
-		5)	a="action vlan pop pipe action vlan pop pipe action mirred egress redirect dev sut1" ;;
-		6)	a="action mirred egress mirror dev sut1 pipe action mirred egress mirror dev sut1 pipe action drop" ;;
+		2)	a="action pedit munge offset $((rand >> 16 & 63)) u32 set 0x$rand $OUT" ;;
+		3)	a="action pedit ex munge ip src set 10.0.0.$((rand >> 16 & 255)) $OUT" ;;
+		4)	a="action vlan push id 1 pipe action vlan push id 2"
+			a+=" pipe action vlan push id 3 $OUT" ;;
+		5)	a="action vlan pop pipe action vlan pop $OUT" ;;
+		6)	a="action mirred egress mirror dev sut1"
+			a+=" pipe action mirred egress mirror dev sut1 pipe action drop" ;;
 		7)	a="" ;;
 		esac
 		echo "filter add dev sut0 ingress protocol $proto pref $((1 + i)) flower $m $a"
@@ -465,7 +476,8 @@ t_many_rules()
 	local i
 
 	for ((i = 0; i < 2000; i++)); do
-		echo "filter add dev sut0 ingress protocol ip pref 5 flower skip_sw dst_ip 10.$((i >> 8)).$((i & 255)).1 ip_proto udp dst_port 9 action drop"
+		echo "filter add dev sut0 ingress protocol ip pref 5 flower skip_sw" \
+		     "dst_ip 10.$((i >> 8)).$((i & 255)).1 ip_proto udp dst_port 9 action drop"
 	done > "$TMP/many"
 	echo 3000 > "$HW0/capacity"
 	flower 6 ip "dst_ip $SUT_IP ip_proto udp dst_port 9 action drop"

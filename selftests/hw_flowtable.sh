@@ -268,7 +268,8 @@ t_dnat6()
 		chain post { type nat hook postrouting priority 100
 		oifname sut1 snat to 2001:db8:1::99; }; }"
 	end "ip neigh replace 2001:db8:1::99 lladdr 02:00:00:00:01:02 dev far1 nud permanent"
-	forwards udp 2001:db8:ffff::1 "ip6 saddr 2001:db8:1::99 ip6 daddr $END_IP6 ip6 hoplimit 63" \
+	forwards udp 2001:db8:ffff::1 \
+		 "ip6 saddr 2001:db8:1::99 ip6 daddr $END_IP6 ip6 hoplimit 63" \
 		 "$back udp sport $ECHO_PORT"
 }
 

@@ -70,7 +70,8 @@ t_other_kind_of_device()
 			load_keep <<-END
 				table netdev other {
 					chain c {
-						type filter hook ingress devices = { sut0, $DUMMY } priority 10;
+						type filter hook ingress \
+							devices = { sut0, $DUMMY } priority 10;
 						udp dport 10 counter drop comment "other"
 					}
 				}
@@ -111,7 +112,8 @@ t_target_of_flags_offload()
 		nft_do -f - <<-END
 			table netdev x {
 				chain c {
-					type filter hook ingress device sut0 priority 1; flags offload;
+					type filter hook ingress device sut0 priority 1;
+					flags offload;
 					udp dport 9 counter fwd to "sut1"
 					udp dport 10 counter drop
 				}
@@ -552,7 +554,8 @@ t_rmmod_any_state()
 			nft_do -f - <<-END
 				table netdev e {
 					chain x {
-						type filter hook ingress device sut0 priority 1; flags offload;
+						type filter hook ingress device sut0 priority 1;
+						flags offload;
 						udp dport 10 counter drop
 					}
 				}
@@ -667,9 +670,9 @@ t_nothing_pins_the_driver()
 	expect_ledger_empty
 }
 
-TESTS="other_kind_of_device target_of_flags_offload tc_comes_later flush_ruleset dormant reload owner_goes rename
-	rename_wildcard device_moves netns_exit rmmod_any_state rmmod_open_files
-	rmmod_under_reload nothing_pins_the_driver"
+TESTS="other_kind_of_device target_of_flags_offload tc_comes_later flush_ruleset
+	dormant reload owner_goes rename rename_wildcard device_moves netns_exit
+	rmmod_any_state rmmod_open_files rmmod_under_reload nothing_pins_the_driver"
 
 ktap_print_header
 setup_pair

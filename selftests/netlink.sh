@@ -176,8 +176,10 @@ t_events()
 	offload 1
 	expect_event '.event == "mode" and .status.mode == "auto"'
 	h=$(handle drop)
-	expect_event ".rule.handle == $h and .rule.device == \"sut0\" and .rule.state == \"hardware\""
-	expect_event ".rule.handle == $h and .rule.device == \"sut1\" and .rule.state == \"hardware\""
+	expect_event ".rule.handle == $h and .rule.device == \"sut0\" and
+		.rule.state == \"hardware\""
+	expect_event ".rule.handle == $h and .rule.device == \"sut1\" and
+		.rule.state == \"hardware\""
 	expect_event ".rule.handle == $(handle set) and .rule.state == \"software\" and
 		(.rule.reason | test(\"set lookup\"))"
 	monitor_stop

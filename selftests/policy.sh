@@ -83,11 +83,15 @@ t_never_rule()
 
 t_never_chain()
 {
+	local re
+
 	rules | load
 	offload 1
 	policy t early never
 	expect_entries 0
-	expect_why early '^rule %early%: the policy of its chain is never; rules %a%-%c% stay in software behind it$'
+	re='^rule %early%: the policy of its chain is never; '
+	re+='rules %a%-%c% stay in software behind it$'
+	expect_why early "$re"
 	# a rule's own comes first
 	policy t early "$(handle early)" force
 	expect_entries 4
@@ -213,7 +217,8 @@ t_limit()
 	{
 		echo '[{"table":"t","chain":"c0","policy":"force"}'
 		for ((i = 1; i < 1024; i++)); do
-			echo ",{\"table\":\"t\",\"chain\":\"c$i\",\"handle\":$i,\"policy\":\"never\"}"
+			printf ',{"table":"t","chain":"c%d","handle":%d,"policy":"never"}\n' \
+			       "$i" "$i"
 		done
 		echo ']'
 	} > "$TMP/many"

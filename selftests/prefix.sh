@@ -24,6 +24,8 @@ stop()
 # A set lookup is in the way of a drop that covers it.
 t_rule_in_chain()
 {
+	local re
+
 	load <<-END
 		table netdev t {
 			chain c {
@@ -41,7 +43,9 @@ t_rule_in_chain()
 	expect_state set software
 	expect_state all software
 	expect_why first '^-$'
-	expect_why set '^rule %set%: set lookup cannot be offloaded; rules %all%-%last% stay in software behind it$'
+	re='^rule %set%: set lookup cannot be offloaded; '
+	re+='rules %all%-%last% stay in software behind it$'
+	expect_why set "$re"
 	expect_why all '^behind rule %set% of chain c: set lookup cannot be offloaded$'
 	send 9 nine
 	send 10 ten
@@ -139,7 +143,8 @@ t_chain_before()
 		table netdev early {
 			chain guard {
 				type filter hook ingress device sut0 priority -10;
-				udp dport 9 limit rate 1000/second counter fwd to "sut1" comment "early"
+				udp dport 9 limit rate 1000/second counter \
+					fwd to "sut1" comment "early"
 			}
 		}
 	END
@@ -459,12 +464,16 @@ t_target_gone()
 # In software what is forwarded passes by the egress hooks of its target.
 t_target_watched()
 {
+	local re
+
 	load_fwd
 	if nft add chain netdev t out \
 	   '{ type filter hook egress device sut1 priority 0; }' 2> "$TMP/egress"; then
 		nft_do add rule netdev t out udp dport 9 counter drop comment '"out"'
 		expect_entries 0
-		expect_why f '^rule %f%: sut1 has an egress chain, which hardware would bypass; rule %d% stays'
+		re='^rule %f%: sut1 has an egress chain, which hardware would bypass; '
+		re+='rule %d% stays'
+		expect_why f "$re"
 		send 9 nine
 		flush_wire
 		expect "packets that got by the egress chain" "$(tap_count far1 nine)" 0

@@ -212,7 +212,8 @@ t_everything_at_once()
 	flush_wire
 	for work in $WORK; do
 		IFS=: read -r kind times least <<< "$work"
-		ktap_print_msg "$kind: $(lines "$TMP/$kind.ok") done, $(lines "$TMP/$kind.err") lines of errors"
+		ktap_print_msg "$kind: $(lines "$TMP/$kind.ok") done," \
+			       "$(lines "$TMP/$kind.err") lines of errors"
 		[ "$(lines "$TMP/$kind.ok")" -ge $((least * ROUNDS)) ] ||
 			fail "$kind: too few succeeded: $(tail -n 3 "$TMP/$kind.err")"
 	done

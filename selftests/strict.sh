@@ -133,7 +133,8 @@ t_words()
 	offload 2
 	remember
 	words=$(nfoctl add-empty-rule t c 2>&1) && fail "strict mode took an empty rule"
-	re='rule [0-9]+ of chain c: its match or action has no form that hardware knows \[sut0\]: operation not supported'
+	re='rule [0-9]+ of chain c: its match or action has no form that hardware knows '
+	re+='\[sut0\]: operation not supported'
 	[[ "$words" =~ $re ]] || fail "the kernel says: $words"
 	expect_unchanged
 	done_with
@@ -160,10 +161,12 @@ t_device_without()
 		type filter hook ingress device lo priority 0; udp dport 9 drop; }; }'
 	ethtool -K sut1 hw-tc-offload off
 	refused 'Operation not supported' 'table netdev l { chain c {
-		type filter hook ingress devices = { sut0, sut1 } priority 5; udp dport 9 drop; }; }'
+		type filter hook ingress devices = { sut0, sut1 } priority 5;
+		udp dport 9 drop; }; }'
 	ethtool -K sut1 hw-tc-offload on
 	nft_do 'table netdev l { chain c {
-		type filter hook ingress devices = { sut0, sut1 } priority 5; udp dport 9 drop; }; }'
+		type filter hook ingress devices = { sut0, sut1 } priority 5;
+		udp dport 9 drop; }; }'
 	expect_entries 3
 	expect_entries 1 1
 	done_with
