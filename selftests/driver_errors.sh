@@ -144,6 +144,23 @@ t_destroy_off()
 	expect_dropped 9 off
 }
 
+t_unbind()
+{
+	offload 0
+	load_rules
+	offload 1
+	expect_entries 3
+	knob fail_unbind 1 "$EIO"
+	offload 0
+	expect_injected fail_unbind 1
+	expect "entries" "$(ledger entries)" 0
+	expect "bindings" "$(ledger bound)" 0
+	expect_dropped 9 unbind
+	offload 1
+	expect_state nine hardware
+	expect_entries 3
+}
+
 t_stats()
 {
 	offload 0
@@ -160,7 +177,7 @@ t_stats()
 	expect_state nine hardware
 }
 
-TESTS="bind replace destroy destroy_off stats"
+TESTS="bind replace destroy destroy_off unbind stats"
 
 ktap_print_header
 setup_pair

@@ -9,7 +9,7 @@
 . "$(dirname "$0")/lib.sh"
 
 N=3
-KNOBS="fail_bind fail_replace fail_destroy fail_stats"
+KNOBS="fail_bind fail_unbind fail_replace fail_destroy fail_stats"
 
 knob()
 {
