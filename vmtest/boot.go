@@ -63,8 +63,12 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 			o.Memory = debugMemory
 		}
 	}
-	if k.Flavor == debugFlavor && o.ICount == 0 {
-		o.CPUs = max(o.CPUs, debugVCPUs)
+	if k.Flavor == debugFlavor {
+		if o.ICount == 0 {
+			o.CPUs = max(o.CPUs, debugVCPUs)
+		} else {
+			o.ICount = max(o.ICount-debugICount, 1)
+		}
 	}
 	if _, err := os.Stat(o.Kernel); err != nil {
 		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("no kernel to boot: %w", err)}

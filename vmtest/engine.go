@@ -81,6 +81,8 @@ const (
 	debugFlavor = "debug"
 	debugMemory = 768
 	debugVCPUs  = 2
+	// debugICount: a debug kernel takes some 2^3 times as many instructions.
+	debugICount = 3
 	// debugDeadlineMS is what a debug kernel on a busy host may take for
 	// something that happens at once elsewhere.
 	debugDeadlineMS = "120000"

@@ -49,7 +49,9 @@ type Test struct {
 	Memory  int // MiB, the engine's
 	// ICount makes the guest's time that of a processor which takes 2^ICount
 	// ns per instruction and skips what it idles: for a test that works or
-	// waits for a fixed number of seconds. 0 is real time. TCG only.
+	// waits for a fixed number of seconds. 0 is real time. TCG only. A debug
+	// kernel takes many more instructions for the same: its processor is as
+	// much faster.
 	ICount int
 	// Seed is what bash's $RANDOM starts from in the script; 0: anything.
 	Seed int
