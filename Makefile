@@ -50,6 +50,7 @@ lint: deps ## golangci-lint over the Go, shellcheck over the selftests
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) run ./...
 	shellcheck -x -P selftests $$(git ls-files '*.sh')
+	! expand selftests/*.sh | grep -E "^.{101}" # checkpatch has an opinion
 
 bench: deps ## the figures that the project promises, measured here (ONLY=rules,packets; COLD=1: also two whole builds with nothing cached)
 	@$(NFTVM) bench $(if $(COLD),--cold) $(if $(ONLY),--only '$(ONLY)') --out out/bench

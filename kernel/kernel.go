@@ -353,8 +353,7 @@ func (r *run) warnings(ctx context.Context, config *store.Entry) (*store.Entry, 
 	if err := k.File("config", path); err != nil {
 		return nil, err
 	}
-	sparse, _ := kbuild.Sparse(r.src.Version)
-	k.Str("sparse", fmt.Sprint(sparse))
+	k.Str("sparse", kbuild.Sparse(r.src.Version))
 	for _, f := range r.Strict {
 		k.Str("file", f)
 	}

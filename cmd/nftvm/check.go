@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,8 @@ func newCheck(p *project) *cobra.Command {
 		Long: `Build each tree with the first patch, with the first two, and so on. The C files
 that a patch touches are compiled once more with W=1, and with sparse where it
 can read the tree; what was said before the patch, too, is not its fault. The
-newest tree's checkpatch.pl --strict judges the patches.
+newest tree that gets a patch judges it with its checkpatch.pl --strict, so the
+newest tree goes first.
 
 Exit code: 0 nothing found; 1 something found; 2 the harness could not look.`,
 		Args: cobra.NoArgs,
@@ -50,8 +52,10 @@ func doCheck(ctx context.Context, p *project, f runFlags) error {
 	}
 	b := s.builder(s.store)
 	b.Slot, b.Notify = "check", nil
+	trees := slices.Clone(s.trees)
+	slices.Reverse(trees)
 	c := &check.Check{
-		Series: ser, Trees: s.trees, Style: s.trees[len(s.trees)-1].Name, Progress: s.progress,
+		Series: ser, Trees: trees, Progress: s.progress,
 		Build: func(ctx context.Context, t tree.Tree, n int, strict []string) (*kernel.Built, error) {
 			b.Choose = func(all []series.Patch) []series.Patch { return all[:n] }
 			b.Strict = strict

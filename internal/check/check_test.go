@@ -36,13 +36,19 @@ func judge(t *testing.T, build func(n int) ([]kbuild.Warning, error)) (found []F
 	}
 	require.NoError(t, os.Mkdir(filepath.Join(src, "net"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(src, "net/a.c"), []byte("1\n"), 0o644))
+	// It says of each patch which file it changes.
+	require.NoError(t, os.Mkdir(filepath.Join(src, "scripts"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(src, "scripts/checkpatch.pl"), []byte(`while (<STDIN>) {
+	print "-:1: CHECK: it changes $1\n" if m{^\+\+\+ b/(\S*b\.c)};
+}
+`), 0o644))
 	s, err := series.Load(dir)
 	require.NoError(t, err)
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	require.NoError(t, err)
 	defer null.Close()
 	asked = map[int][]string{}
-	c := &Check{Series: s, Trees: []tree.Tree{{Name: "7.3"}}, Progress: report.NewProgress(null),
+	c := &Check{Series: s, Trees: []tree.Tree{{Name: "7.3"}, {Name: "7.2"}}, Progress: report.NewProgress(null),
 		Build: func(_ context.Context, _ tree.Tree, n int, strict []string) (*kernel.Built, error) {
 			asked[n] = strict
 			w, err := build(n)
@@ -60,7 +66,11 @@ func TestOnlyNewWarningsCount(t *testing.T) {
 	found, asked := judge(t, func(n int) ([]kbuild.Warning, error) {
 		return map[int][]kbuild.Warning{0: {old}, 1: {moved}, 2: {fresh}}[n], nil
 	})
-	require.Equal(t, []Finding{{"7.3", "2.patch", "warning", "net/b.c:2: warning: new"}}, found)
+	require.Equal(t, []Finding{
+		{"7.3", "2.patch", "warning", "net/b.c:2: warning: new"},
+		{"7.3", "2.patch", "checkpatch", "-:1: CHECK: it changes net/b.c"},
+		{"7.2", "2.patch", "warning", "net/b.c:2: warning: new"},
+	}, found, "each tree builds a patch, one judges its style")
 	require.Equal(t, map[int][]string{0: {"net/a.c"}, 1: {"net/a.c"}, 2: {"net/b.c"}}, asked,
 		"a file that is not there yet cannot be compiled")
 }
@@ -77,6 +87,6 @@ func TestPatchThatDoesNotBuild(t *testing.T) {
 		}
 		return nil, nil
 	})
-	require.Equal(t, []Finding{{"7.3", "1.patch", "build", "undeclared"}}, found)
+	require.Equal(t, []Finding{{"7.3", "1.patch", "build", "undeclared"}, {"7.2", "1.patch", "build", "undeclared"}}, found)
 	require.NotContains(t, asked, 2, "what stands on it is not asked")
 }

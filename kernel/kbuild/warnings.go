@@ -41,16 +41,18 @@ func (w Warning) Same(o Warning) bool { return w.File == o.File && w.Text == o.T
 
 var warningRE = regexp.MustCompile(`^(\S+?\.[chS]):(\d+)(?::\d+)?: ((?:warning|error): .*)$`)
 
-// Sparse says whether sparse runs on a kernel version here; if not, why.
-func Sparse(version string) (bool, string) {
-	if proc.Have("sparse") != nil {
-		return false, "sparse is not installed"
+// Sparse is the command that checks a kernel version's files here, "" if
+// there is none.
+func Sparse(version string) string {
+	switch {
+	case proc.Have("sparse") != nil:
+		return ""
+	case kver.AtLeast(version, "7.0"):
+		// Debian's 0.6.4 does not know the keyword; the qualifiers that it
+		// drops are not what is being looked for.
+		return "sparse -D__typeof_unqual__=__typeof__"
 	}
-	if kver.AtLeast(version, "7.0") {
-		// Debian's 0.6.4 does not know __typeof_unqual__.
-		return false, "sparse up to 0.6.4 cannot read kernels from 7.0 on"
-	}
-	return true, ""
+	return "sparse"
 }
 
 // Warnings compiles the files with W=1, and where it can with sparse, in an
@@ -68,10 +70,10 @@ func Warnings(ctx context.Context, m *kmake.Make, config, version string, files 
 	}
 	said.Reset()
 	args := []string{"W=1"}
-	if ok, why := Sparse(version); ok {
-		args = append(args, "C=2")
+	if sparse := Sparse(version); sparse != "" {
+		args = append(args, "C=2", "CHECK="+sparse)
 	} else {
-		fmt.Fprintln(m.Log, why)
+		fmt.Fprintln(m.Log, "sparse is not installed")
 	}
 	for _, f := range files {
 		obj := strings.TrimSuffix(f, ".c") + ".o"
