@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -441,6 +442,9 @@ func (r *run) judge() {
 		}
 	}
 	s := r.res.Splats
+	lost := slices.DeleteFunc(slices.Clone(s), func(s splat.Splat) bool {
+		return slices.ContainsFunc(r.t.AllowLeakOf, func(fn string) bool { return s.Title == splat.Leak(fn) })
+	})
 	switch {
 	case firstFatal(s) != nil:
 		set(Crash, firstFatal(s).Title)
@@ -456,8 +460,8 @@ func (r *run) judge() {
 		set(Fail, "new taint "+strings.Join(bad, ""))
 	case r.res.Ledger.Stale > 0:
 		set(Fail, fmt.Sprintf("hardware ledger: %d stale calls", r.res.Ledger.Stale))
-	case len(s) > 0:
-		set(Leak, s[0].Title)
+	case len(lost) > 0:
+		set(Leak, lost[0].Title)
 	case len(r.res.Left) > 0 && r.t.AllowLeak == "":
 		set(Leak, strings.Join(r.res.Left, "; "))
 	case r.reply.Exit == skipExit, doc.Seen && doc.Verdict() == ktap.Skip:

@@ -19,6 +19,13 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 )
 
+// lost says what kmemleak would.
+const lost = `printf '<4>unreferenced object 0xffff88802ea49400 (size 192):\n' > /dev/kmsg
+printf '<4>  comm "nft", pid 92, jiffies 4294905019\n' > /dev/kmsg
+printf '<4>  backtrace (crc 5cf305f3):\n' > /dev/kmsg
+printf '<4>    __kmalloc_noprof+0x25a/0x299\n' > /dev/kmsg
+printf '<4>    forgetful+0x36/0xdd\n' > /dev/kmsg`
+
 // TestVerdicts runs one guest per way a test can end, and wants the right
 // verdict for each.
 func TestVerdicts(t *testing.T) {
@@ -58,6 +65,9 @@ false; exit 0`, set: func(x *Test) {
 		{name: "rules cleaned", body: `set -e; nft add table inet t; nft add chain inet t c '{ type filter hook input priority 0; }'; nft add rule inet t c ct state new accept
 			nft flush ruleset; ip netns add a; ip netns exec a nft add table inet t; ip netns del a; modprobe netdevsim; echo "1 1" > /sys/bus/netdevsim/new_device; echo 1 > /sys/bus/netdevsim/del_device`, want: Pass},
 		{name: "warning", body: `echo "<4>WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 some_func+0x1/0x2 [mod]" > /dev/kmsg`, want: Fail, reason: "WARNING in some_func"},
+		{name: "memory left", body: lost, want: Leak, reason: "memory leak in forgetful"},
+		{name: "memory left, as it may", body: lost, set: func(x *Test) { x.AllowLeakOf = []string{"forgetful"} }, want: Pass},
+		{name: "memory left by another", body: lost, set: func(x *Test) { x.AllowLeakOf = []string{"forget"} }, want: Leak, reason: "memory leak in forgetful"},
 		{name: "panic", body: `echo c > /proc/sysrq-trigger`, want: Crash, reason: "sysrq triggered crash"},
 		{name: "timeout", body: `echo begun; sleep 1000`, set: func(x *Test) { x.Timeout = time.Second }, want: Timeout, reason: "no end within 3s", console: "sysrq: HELP",
 			check: func(t *testing.T, r Result) {

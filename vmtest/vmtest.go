@@ -64,6 +64,8 @@ type Test struct {
 	// AllowLeak says why the test may leave bindings and references behind;
 	// "" is the rule: it may not.
 	AllowLeak string
+	// AllowLeakOf are functions of which kmemleak may report memory.
+	AllowLeakOf []string
 	// AllowRefs leaves module references unchecked: for a test that is
 	// about leaving something loaded.
 	AllowRefs bool

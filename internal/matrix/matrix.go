@@ -211,6 +211,14 @@ func (r *Run) test(ctx context.Context, built *kernel.Built, cell *report.Cell) 
 			}
 			continue
 		}
+		if why := spec.Skip[built.Flavor]; why != "" {
+			res := newTest(spec.Name)
+			res.Verdict, res.Reason = report.Skip, why
+			if err := r.update(func() { cell.Tests = append(cell.Tests, res) }); err != nil {
+				return err
+			}
+			continue
+		}
 		wg.Go(func() error {
 			select {
 			case r.slots <- struct{}{}:
@@ -297,8 +305,12 @@ func (r *Run) One(ctx context.Context, built *kernel.Built, spec Spec, label str
 	return res, accel, true
 }
 
+func newTest(name string) report.Test {
+	return report.Test{Name: name, Subtests: []report.Subtest{}, Splats: []report.Splat{}, Taint: []string{}}
+}
+
 func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir string) (report.Test, string, error) {
-	res := report.Test{Name: spec.Name, Subtests: []report.Subtest{}, Splats: []report.Splat{}, Taint: []string{}}
+	res := newTest(spec.Name)
 	if err := os.RemoveAll(dir); err != nil {
 		return res, "", err
 	}
@@ -352,7 +364,7 @@ const (
 func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	t := vmtest.Test{
 		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, AllowTaint: spec.Taint,
-		ICount: spec.ICount, Seed: spec.Seed, AllowLeak: spec.Leak, StopAtFailure: spec.StopAtFailure,
+		ICount: spec.ICount, Seed: spec.Seed, AllowLeak: spec.Leak, AllowLeakOf: spec.LeakOf, StopAtFailure: spec.StopAtFailure,
 		Args: spec.Args,
 	}
 	var err error

@@ -44,6 +44,10 @@ type Spec struct {
 	Partly string `yaml:"partly"`
 	// Leak is why the test may leave something behind; "" is: it may not.
 	Leak string `yaml:"leak"`
+	// LeakOf are the functions of which kmemleak may report memory then.
+	LeakOf []string `yaml:"leak_of"`
+	// Skip is why the test cannot run in a flavor, by the flavor's name.
+	Skip map[string]string `yaml:"skip"`
 
 	constraint goversion.Constraints
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
 )
 
 // layout makes a configs/ and a selftests/ directory.
@@ -87,6 +88,17 @@ func TestMatch(t *testing.T) {
 	require.ErrorContains(t, err, "upstream/c", "the error lists the known tests")
 	_, err = Match(specs, []string{"["})
 	require.ErrorContains(t, err, "pattern")
+}
+
+// A test that cannot run in a flavor is in the results, with the reason.
+func TestSkip(t *testing.T) {
+	cell := &report.Cell{Tree: "7.3", Flavor: "debug"}
+	r := &Run{Out: t.TempDir(), results: &report.Results{Started: time.Now(), Cells: []report.Cell{}},
+		Tests: []Spec{{Name: "upstream/u", Skip: map[string]string{"debug": "too slow"}}}}
+	require.NoError(t, r.test(t.Context(), &kernel.Built{Tree: "7.3", Flavor: "debug", Version: "7.3.4"}, cell))
+	require.Len(t, cell.Tests, 1)
+	require.Equal(t, report.Skip, cell.Tests[0].Verdict)
+	require.Equal(t, "too slow", cell.Tests[0].Reason)
 }
 
 // What a resumed run keeps: verdicts about the test, of the very same kernel.

@@ -153,6 +153,9 @@ func atRIP(lines []string) string {
 	return function(lines, nil)
 }
 
+// Leak is the title of memory that fn wanted and nobody refers to any more.
+func Leak(fn string) string { return in("kmemleak: memory leak", fn) }
+
 func in(title, fn string) string {
 	if fn == "" {
 		return title

@@ -51,7 +51,7 @@ var (
 
 // allocators are between the leaked memory and who wanted it.
 var allocators = regexp.MustCompile(`^(?:kmemleak_\w+|create_object\w*|slab_\w+|__?kmem_cache_\w+|__?kvmalloc\w*|kmem_cache_\w+|` +
-	`kmemdup\w*|kstrdup\w*|kvasprintf\w*|kasprintf\w*|__?vmalloc\w*|pcpu_alloc\w*|__alloc_percpu\w*|__do_kmalloc\w*|krealloc\w*)$`)
+	`_?_?k[a-z]*alloc\w*|kmemdup\w*|kstrdup\w*|kvasprintf\w*|kasprintf\w*|__?vmalloc\w*|pcpu_alloc\w*|__alloc_percpu\w*|__do_kmalloc\w*|krealloc\w*)$`)
 
 // freeing is between a freed object that is in use and who freed it.
 var freeing = regexp.MustCompile(`^(?:k|kv|v|kmem_cache_|free_)free\w*$|^slab_free\w*$|^__slab_free$`)
@@ -108,7 +108,7 @@ var table = []pattern{
 	// kmemleak's own line in the log only suspects; its report is read when
 	// a later scan has confirmed it.
 	{kind: "kmemleak", word: "unreferenced object", re: regexp.MustCompile(`^unreferenced (?:percpu )?object 0x[0-9a-f]+ \(size \d+\):`), title: func(_, lines []string) string {
-		return in("kmemleak: memory leak", function(lines, allocators))
+		return Leak(function(lines, allocators))
 	}},
 	{kind: "slab", word: "BUG ", re: regexp.MustCompile(`^BUG ([\w:-]+)(?: \([^)]*\))?: (.+)$`), title: func(m, _ []string) string {
 		return "slab corruption: " + strings.TrimRight(stripNumbers(m[2]), ". ") + " in " + cacheName(m[1])
