@@ -59,10 +59,13 @@ func (c *Check) Do(ctx context.Context) ([]Finding, error) {
 }
 
 func (c *Check) tree(ctx context.Context, t tree.Tree) ([]Finding, error) {
+	step := c.Progress.Start(t.Name, "without any patch", 0)
 	none, err := c.Build(ctx, t, 0, nil)
 	if err != nil {
+		step.End("failed: %v", err)
 		return nil, fmt.Errorf("tree %s without any patch: %w", t.Name, err)
 	}
+	step.End("built")
 	patches, err := c.Series.Select(none.Version)
 	if err != nil {
 		return nil, err
