@@ -49,6 +49,9 @@ var (
 	afterLock = regexp.MustCompile(`^(?:rtnl_lock\w*|nfnl_lock|spin_lock\w*)$`)
 )
 
+// nullDeref is the title of an access to the first page.
+const nullDeref = "BUG: NULL pointer dereference"
+
 // allocators are between the leaked memory and who wanted it.
 var allocators = regexp.MustCompile(`^(?:kmemleak_\w+|create_object\w*|slab_\w+|__?kmem_cache_\w+|__?kvmalloc\w*|kmem_cache_\w+|` +
 	`_?_?k[a-z]*alloc\w*|kmemdup\w*|kstrdup\w*|kvasprintf\w*|kasprintf\w*|__?vmalloc\w*|pcpu_alloc\w*|__alloc_percpu\w*|__do_kmalloc\w*|krealloc\w*)$`)
@@ -182,7 +185,7 @@ var table = []pattern{
 		return "kernel BUG at " + m[1]
 	}, absorbs: fatalLines},
 	{kind: "null-deref", word: "NULL pointer dereference", re: regexp.MustCompile(`^BUG: (?:kernel NULL pointer dereference|unable to handle kernel NULL pointer dereference)`), fatal: true, title: func(_, lines []string) string {
-		return in("BUG: NULL pointer dereference", atRIP(lines[1:]))
+		return in(nullDeref, atRIP(lines[1:]))
 	}, absorbs: fatalLines},
 	{kind: "page-fault", word: "BUG: unable to handle", re: regexp.MustCompile(`^BUG: unable to handle (?:page fault|kernel paging request|kernel)`), fatal: true, title: func(_, lines []string) string {
 		return in("BUG: bad page fault", atRIP(lines[1:]))
@@ -191,6 +194,11 @@ var table = []pattern{
 		return in("BUG: stack overflow", atRIP(lines[1:]))
 	}, absorbs: fatalLines},
 	{kind: "gpf", word: "general protection fault", re: regexp.MustCompile(`^(?:Oops: )?general protection fault[ ,:].*\[#\d+\]`), fatal: true, title: func(_, lines []string) string {
+		// KASAN's checks in line fault on the shadow of an address, and
+		// what that was is said next.
+		if len(lines) > 1 && strings.HasPrefix(lines[1], "KASAN: null-ptr-deref in range ") {
+			return in(nullDeref, atRIP(lines[1:]))
+		}
 		return in("general protection fault", atRIP(lines[1:]))
 	}, absorbs: fatalLines},
 	{kind: "oops", word: "[#", re: regexp.MustCompile(`^(?:Oops: )?(divide error|invalid opcode|double fault|int3|stack segment|bounds|stack guard page|control protection|unexpected #NM exception|[A-Za-z ]+?)?(?:: )?(?:[0-9a-f]{4}|0x[0-9a-f]+)? ?\[#\d+\]`), fatal: true, title: func(m, lines []string) string {
