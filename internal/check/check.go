@@ -110,7 +110,10 @@ func (c *Check) tree(ctx context.Context, t tree.Tree) ([]Finding, error) {
 			step.End("built")
 			continue
 		}
-		fresh := newWarnings(before, built.Warnings)
+		// What the next patch's files say was not asked for before.
+		fresh := slices.DeleteFunc(newWarnings(before, built.Warnings), func(w kbuild.Warning) bool {
+			return slices.Contains(touched[n], w.File) && !slices.Contains(touched[n-1], w.File)
+		})
 		before = built.Warnings
 		for _, w := range fresh {
 			found = append(found, Finding{t.Name, name, "warning", w.String()})

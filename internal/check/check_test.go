@@ -75,6 +75,16 @@ func TestOnlyNewWarningsCount(t *testing.T) {
 		"a file that is not there yet cannot be compiled")
 }
 
+func TestWarningOfTheNextPatchsFileIsOld(t *testing.T) {
+	next := kbuild.Warning{File: "net/b.c", Line: "1", Text: "warning: there before"}
+	found, _ := judge(t, func(n int) ([]kbuild.Warning, error) {
+		return map[int][]kbuild.Warning{1: {next}, 2: {next}}[n], nil
+	})
+	for _, f := range found {
+		require.NotEqual(t, "warning", f.What, f.Text)
+	}
+}
+
 func TestTheSameWarningOnceMoreIsNew(t *testing.T) {
 	w := kbuild.Warning{File: "net/a.c", Line: "1", Text: "warning: x"}
 	require.Len(t, newWarnings([]kbuild.Warning{w}, []kbuild.Warning{w, w}), 1)
