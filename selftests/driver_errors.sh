@@ -52,6 +52,15 @@ load_rules()
 	END
 }
 
+# All three rules that drop are in hardware.
+load_offloaded()
+{
+	offload 0
+	load_rules
+	offload 1
+	expect_entries 3
+}
+
 # expect_dropped PORT TAG: whether in hardware or in software
 expect_dropped()
 {
@@ -113,10 +122,7 @@ t_destroy()
 {
 	local purged
 
-	offload 0
-	load_rules
-	offload 1
-	expect_entries 3
+	load_offloaded
 	purged=$(ledger purged)
 	knob fail_destroy 1 "$EIO"
 	nft_do delete rule netdev t c handle "$(handle ten)"
@@ -133,9 +139,7 @@ t_destroy()
 
 t_destroy_off()
 {
-	offload 0
-	load_rules
-	offload 1
+	load_offloaded
 	knob fail_destroy 2 "$EIO"
 	offload 0
 	expect_injected fail_destroy 1
@@ -146,10 +150,7 @@ t_destroy_off()
 
 t_unbind()
 {
-	offload 0
-	load_rules
-	offload 1
-	expect_entries 3
+	load_offloaded
 	knob fail_unbind 1 "$EIO"
 	offload 0
 	expect_injected fail_unbind 1
@@ -163,10 +164,7 @@ t_unbind()
 
 t_stats()
 {
-	offload 0
-	load_rules
-	offload 1
-	expect_entries 3
+	load_offloaded
 	send 9 stats
 	flush_wire
 	knob fail_stats 1 "$EIO"

@@ -442,8 +442,8 @@ func (r *run) judge() {
 		}
 	}
 	s := r.res.Splats
-	lost := slices.DeleteFunc(slices.Clone(s), func(s splat.Splat) bool {
-		return slices.ContainsFunc(r.t.AllowLeakOf, func(fn string) bool { return s.Title == splat.Leak(fn) })
+	lost := slices.DeleteFunc(slices.Clone(s), func(one splat.Splat) bool {
+		return slices.ContainsFunc(r.t.AllowLeakOf, func(fn string) bool { return one.Title == splat.Leak(fn) })
 	})
 	switch {
 	case firstFatal(s) != nil:

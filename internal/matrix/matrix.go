@@ -205,16 +205,14 @@ func (r *Run) test(ctx context.Context, built *kernel.Built, cell *report.Cell) 
 		if !spec.Planned(version) {
 			continue
 		}
-		if kept := r.kept(cell, spec.Name); kept != nil {
-			if err := r.update(func() { cell.Tests = append(cell.Tests, *kept) }); err != nil {
-				return err
-			}
-			continue
+		known := r.kept(cell, spec.Name)
+		if why := spec.Skip[built.Flavor]; known == nil && why != "" {
+			skipped := newTest(spec.Name)
+			skipped.Verdict, skipped.Reason = report.Skip, why
+			known = &skipped
 		}
-		if why := spec.Skip[built.Flavor]; why != "" {
-			res := newTest(spec.Name)
-			res.Verdict, res.Reason = report.Skip, why
-			if err := r.update(func() { cell.Tests = append(cell.Tests, res) }); err != nil {
+		if known != nil {
+			if err := r.update(func() { cell.Tests = append(cell.Tests, *known) }); err != nil {
 				return err
 			}
 			continue
