@@ -347,7 +347,7 @@ func (r *run) manual(ctx context.Context, image *store.Entry) (*store.Entry, err
 
 func (r *run) warnings(ctx context.Context, config *store.Entry) (*store.Entry, error) {
 	path := filepath.Join(config.Dir, kconfig.ConfigFile)
-	k := store.NewKey(kbuild.WarningsStage).Str("format", "1").
+	k := store.NewKey(kbuild.WarningsStage).Str("format", "2").
 		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
 	r.built.Overlay.Key(k, kbuild.Matters)
 	if err := k.File("config", path); err != nil {

@@ -3,6 +3,8 @@
 package kbuild
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,4 +18,13 @@ func TestMatters(t *testing.T) {
 	} {
 		require.Equal(t, want, Matters(path), path)
 	}
+}
+
+func TestSparseIsNotAskedAboutModuleMacros(t *testing.T) {
+	src := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(src, "a.c"), []byte("int x[y];\nMODULE_LICENSE(\"GPL\");\n"), 0o644))
+	for line, want := range map[string]bool{"1": false, "2": true, "3": false, "9": false, "": false} {
+		require.Equal(t, want, ofEveryModule(src, Warning{File: "a.c", Line: line, Text: "error: bad constant expression"}), line)
+	}
+	require.False(t, ofEveryModule(src, Warning{File: "a.c", Line: "2", Text: "warning: data definition has no type"}))
 }

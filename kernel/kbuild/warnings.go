@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/kmake"
@@ -88,10 +89,27 @@ func Warnings(ctx context.Context, m *kmake.Make, config, version string, files 
 	}
 	var lines []string
 	for _, w := range parseWarnings(said.String(), m.Src) {
-		lines = append(lines, w.String())
+		if !ofEveryModule(m.Src, w) {
+			lines = append(lines, w.String())
+		}
 	}
 	slices.Sort(lines)
 	return os.WriteFile(filepath.Join(dir, WarningsFile), []byte(strings.Join(slices.Compact(lines), "\n")), 0o644)
+}
+
+// ofEveryModule tells whether a warning is what sparse 0.6.4 says of the
+// MODULE_LICENSE and the like of every module since 7.0.
+func ofEveryModule(src string, w Warning) bool {
+	if w.Text != "error: bad constant expression" {
+		return false
+	}
+	text, err := os.ReadFile(filepath.Join(src, w.File))
+	if err != nil {
+		return false
+	}
+	n, err := strconv.Atoi(w.Line)
+	lines := strings.Split(string(text), "\n")
+	return err == nil && n > 0 && n <= len(lines) && strings.HasPrefix(lines[n-1], "MODULE_")
 }
 
 // parseWarnings finds the warnings in a build's log, with paths relative to
