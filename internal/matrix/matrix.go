@@ -334,7 +334,7 @@ func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir str
 	res.Seconds, res.StartSeconds = got.Seconds, got.StartSeconds
 	res.Log, res.Console = got.Log, got.Console
 	for _, s := range got.Subtests {
-		res.Subtests = append(res.Subtests, report.Subtest{Name: s.Name, Verdict: report.Verdict(s.Verdict)})
+		res.Subtests = append(res.Subtests, report.Subtest{Name: s.Name, Verdict: report.Verdict(s.Verdict), Reason: s.Comment})
 	}
 	for _, s := range got.Splats {
 		res.Splats = append(res.Splats, report.Splat{Kind: s.Kind, Title: s.Title})

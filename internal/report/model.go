@@ -107,6 +107,8 @@ type Test struct {
 type Subtest struct {
 	Name    string  `json:"name"`
 	Verdict Verdict `json:"verdict"` // pass, fail or skip
+	// Reason is what the test says of a subtest that it skips.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Splat is one complaint of the kernel.

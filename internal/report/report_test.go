@@ -25,7 +25,7 @@ func sample() *Results {
 				Stages: []Stage{{Name: "source", Seconds: 1, Cached: true, Log: "l"}},
 				Tests: []Test{{
 					Name: "nft_offload/prefix", Verdict: Pass, Seconds: 1.25, StartSeconds: 2, Log: "o",
-					Subtests: []Subtest{{Name: "a # b", Verdict: Pass}}, Splats: []Splat{}, Taint: []string{},
+					Subtests: []Subtest{{Name: "a # b", Verdict: Pass}, {Name: "vlan", Verdict: Skip, Reason: "no tags here"}}, Splats: []Splat{}, Taint: []string{},
 				}},
 			},
 			{
@@ -82,8 +82,9 @@ func TestKTAP(t *testing.T) {
     KTAP version 1
     1..1
         KTAP version 1
-        1..1
+        1..2
         ok 1 a \# b
+        ok 2 vlan # SKIP no tags here
     ok 1 nft_offload/prefix
 ok 1 6.12/plain
     KTAP version 1

@@ -78,7 +78,7 @@ func (r *Results) KTAP() []byte {
 				b.WriteString("        KTAP version 1\n")
 				fmt.Fprintf(&b, "        1..%d\n", len(t.Subtests))
 				for k, s := range t.Subtests {
-					ktapLine(&b, "        ", k+1, s.Name, s.Verdict, "")
+					ktapLine(&b, "        ", k+1, s.Name, s.Verdict, s.Reason)
 				}
 			}
 			ktapLine(&b, "    ", j+1, t.Name, t.Verdict, t.Reason)

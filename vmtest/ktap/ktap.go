@@ -80,6 +80,8 @@ func sum(tests []Test) Verdict {
 type Leaf struct {
 	Name    string  `json:"name"`
 	Verdict Verdict `json:"verdict"`
+	// Comment is what a directive gave as its reason.
+	Comment string `json:"comment,omitempty"`
 }
 
 // Leaves flattens the results: "outer/inner" for each that has none below it,
@@ -92,7 +94,7 @@ func (r *Result) Leaves() []Leaf {
 			name := prefix + t.Name
 			walk(name+"/", t.Tests)
 			if len(t.Tests) == 0 || t.Verdict == Fail && sum(t.Tests) != Fail {
-				out = append(out, Leaf{name, t.Verdict})
+				out = append(out, Leaf{name, t.Verdict, t.Comment})
 			}
 		}
 	}

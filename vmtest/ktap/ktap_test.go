@@ -20,25 +20,25 @@ func TestParse(t *testing.T) {
 		{name: "nothing of KTAP", in: "PASS: it works\nok, done\nnot ok at all\n", verdict: Pass, unseen: true},
 		{name: "empty", in: "", verdict: Pass, unseen: true},
 		{name: "flat", in: "TAP version 13\n1..2\nok 1 one\nok 2 - two\n", verdict: Pass,
-			leaves: []Leaf{{"one", Pass}, {"two", Pass}}},
-		{name: "no newline at the end", in: "KTAP version 1\n1..1\nok 1 one", verdict: Pass, leaves: []Leaf{{"one", Pass}}},
-		{name: "carriage returns", in: "KTAP version 1\r\n1..1\r\nok 1 one\r\n", verdict: Pass, leaves: []Leaf{{"one", Pass}}},
-		{name: "failure", in: "1..2\nok 1 one\nnot ok 2 two\n", verdict: Fail, leaves: []Leaf{{"one", Pass}, {"two", Fail}}},
+			leaves: []Leaf{{"one", Pass, ""}, {"two", Pass, ""}}},
+		{name: "no newline at the end", in: "KTAP version 1\n1..1\nok 1 one", verdict: Pass, leaves: []Leaf{{"one", Pass, ""}}},
+		{name: "carriage returns", in: "KTAP version 1\r\n1..1\r\nok 1 one\r\n", verdict: Pass, leaves: []Leaf{{"one", Pass, ""}}},
+		{name: "failure", in: "1..2\nok 1 one\nnot ok 2 two\n", verdict: Fail, leaves: []Leaf{{"one", Pass, ""}, {"two", Fail, ""}}},
 		{name: "directives", in: "1..5\nok 1 a # SKIP no device\nnot ok 2 b # TODO later\nnot ok 3 c # XFAIL known\nok 4 d # skip: lower\nnot ok 5 e # TIMEOUT 45 seconds\n",
-			verdict: Fail, leaves: []Leaf{{"a", Skip}, {"b", Todo}, {"c", XFail}, {"d", Skip}, {"e", Fail}}},
-		{name: "a hash in the name", in: "1..1\nok 1 rule #3 matches\n", verdict: Pass, leaves: []Leaf{{"rule #3 matches", Pass}}},
-		{name: "expected failures are no failure", in: "1..1\nnot ok 1 c # XFAIL known\n", verdict: Pass, leaves: []Leaf{{"c", XFail}}},
-		{name: "all skipped", in: "1..2\nok 1 a # SKIP\nok 2 b # SKIP x\n", verdict: Skip, leaves: []Leaf{{"a", Skip}, {"b", Skip}}},
+			verdict: Fail, leaves: []Leaf{{"a", Skip, "no device"}, {"b", Todo, "later"}, {"c", XFail, "known"}, {"d", Skip, "lower"}, {"e", Fail, "45 seconds"}}},
+		{name: "a hash in the name", in: "1..1\nok 1 rule #3 matches\n", verdict: Pass, leaves: []Leaf{{"rule #3 matches", Pass, ""}}},
+		{name: "expected failures are no failure", in: "1..1\nnot ok 1 c # XFAIL known\n", verdict: Pass, leaves: []Leaf{{"c", XFail, "known"}}},
+		{name: "all skipped", in: "1..2\nok 1 a # SKIP\nok 2 b # SKIP x\n", verdict: Skip, leaves: []Leaf{{"a", Skip, ""}, {"b", Skip, "x"}}},
 		{name: "plan that skips all", in: "TAP version 13\n1..0 # SKIP no netdevsim\n", verdict: Skip},
-		{name: "too few", in: "1..3\nok 1 a\n", verdict: Fail, errs: "3 results were planned, 1 came", leaves: []Leaf{{"a", Pass}}},
-		{name: "too many", in: "1..1\nok 1 a\nok 2 b\n", verdict: Fail, errs: "1 results were planned, 2 came", leaves: []Leaf{{"a", Pass}, {"b", Pass}}},
-		{name: "no plan", in: "TAP version 13\nok 1 a\n", verdict: Fail, errs: "no plan", leaves: []Leaf{{"a", Pass}}},
+		{name: "too few", in: "1..3\nok 1 a\n", verdict: Fail, errs: "3 results were planned, 1 came", leaves: []Leaf{{"a", Pass, ""}}},
+		{name: "too many", in: "1..1\nok 1 a\nok 2 b\n", verdict: Fail, errs: "1 results were planned, 2 came", leaves: []Leaf{{"a", Pass, ""}, {"b", Pass, ""}}},
+		{name: "no plan", in: "TAP version 13\nok 1 a\n", verdict: Fail, errs: "no plan", leaves: []Leaf{{"a", Pass, ""}}},
 		{name: "version only", in: "TAP version 13\n", verdict: Fail, errs: "no plan"},
-		{name: "plan at the end", in: "TAP version 13\nok 1 a\n1..1\n", verdict: Pass, leaves: []Leaf{{"a", Pass}}},
-		{name: "number repeated", in: "1..2\nok 1 a\nok 1 b\n", verdict: Fail, errs: "result 1 where 2 was due", leaves: []Leaf{{"a", Pass}, {"b", Pass}}},
-		{name: "bail out", in: "1..2\nok 1 a\nBail out! no memory\n", verdict: Fail, errs: "bailed out: no memory", leaves: []Leaf{{"a", Pass}}},
-		{name: "kernel lines between", in: "1..2\nok 1 a\n[   12.345678] ok 2 fake\n# comment\n[    1.0] BUG: x\nok 2 b\n", verdict: Pass, leaves: []Leaf{{"a", Pass}, {"b", Pass}}},
-		{name: "comments that look like results", in: "1..1\n# ok so far\n# not ok? we will see\nok 1 a\n", verdict: Pass, leaves: []Leaf{{"a", Pass}}},
+		{name: "plan at the end", in: "TAP version 13\nok 1 a\n1..1\n", verdict: Pass, leaves: []Leaf{{"a", Pass, ""}}},
+		{name: "number repeated", in: "1..2\nok 1 a\nok 1 b\n", verdict: Fail, errs: "result 1 where 2 was due", leaves: []Leaf{{"a", Pass, ""}, {"b", Pass, ""}}},
+		{name: "bail out", in: "1..2\nok 1 a\nBail out! no memory\n", verdict: Fail, errs: "bailed out: no memory", leaves: []Leaf{{"a", Pass, ""}}},
+		{name: "kernel lines between", in: "1..2\nok 1 a\n[   12.345678] ok 2 fake\n# comment\n[    1.0] BUG: x\nok 2 b\n", verdict: Pass, leaves: []Leaf{{"a", Pass, ""}, {"b", Pass, ""}}},
+		{name: "comments that look like results", in: "1..1\n# ok so far\n# not ok? we will see\nok 1 a\n", verdict: Pass, leaves: []Leaf{{"a", Pass, ""}}},
 		{name: "kunit nesting", in: `KTAP version 1
 1..2
     KTAP version 1
@@ -51,7 +51,7 @@ func TestParse(t *testing.T) {
     not ok 2 second
 not ok 1 suite
 ok 2 other
-`, verdict: Fail, leaves: []Leaf{{"suite/first", Pass}, {"suite/second/deep", Fail}, {"other", Pass}}},
+`, verdict: Fail, leaves: []Leaf{{"suite/first", Pass, ""}, {"suite/second/deep", Fail, ""}, {"other", Pass, ""}}},
 		{name: "kselftest nesting", in: `TAP version 13
 1..1
 # selftests: net: x.sh
@@ -60,12 +60,12 @@ ok 2 other
 # ok 1 first
 # ok 2 second # SKIP why
 ok 1 selftests: net: x.sh
-`, verdict: Pass, leaves: []Leaf{{"selftests: net: x.sh/first", Pass}, {"selftests: net: x.sh/second", Skip}}},
-		{name: "outer ok does not forgive", in: "1..1\n    1..1\n    not ok 1 inner\nok 1 outer\n", verdict: Fail, leaves: []Leaf{{"outer/inner", Fail}}},
-		{name: "outer failure of its own", in: "1..1\n    1..1\n    ok 1 inner\nnot ok 1 outer\n", verdict: Fail, leaves: []Leaf{{"outer/inner", Pass}, {"outer", Fail}}},
-		{name: "cut off inside", in: "1..1\n    KTAP version 1\n    1..2\n    ok 1 inner\n", verdict: Fail, errs: "ended inside", leaves: []Leaf{{"(unfinished)/inner", Pass}, {"(unfinished)", Fail}}},
-		{name: "inner plan not kept", in: "1..1\n    1..2\n    ok 1 inner\nok 1 outer\n", verdict: Fail, errs: "outer: 2 results were planned, 1 came", leaves: []Leaf{{"outer/inner", Pass}, {"outer", Fail}}},
-		{name: "cut off in a line", in: "1..2\nok 1 a\nok", verdict: Pass, leaves: []Leaf{{"a", Pass}, {"test 2", Pass}}},
+`, verdict: Pass, leaves: []Leaf{{"selftests: net: x.sh/first", Pass, ""}, {"selftests: net: x.sh/second", Skip, "why"}}},
+		{name: "outer ok does not forgive", in: "1..1\n    1..1\n    not ok 1 inner\nok 1 outer\n", verdict: Fail, leaves: []Leaf{{"outer/inner", Fail, ""}}},
+		{name: "outer failure of its own", in: "1..1\n    1..1\n    ok 1 inner\nnot ok 1 outer\n", verdict: Fail, leaves: []Leaf{{"outer/inner", Pass, ""}, {"outer", Fail, ""}}},
+		{name: "cut off inside", in: "1..1\n    KTAP version 1\n    1..2\n    ok 1 inner\n", verdict: Fail, errs: "ended inside", leaves: []Leaf{{"(unfinished)/inner", Pass, ""}, {"(unfinished)", Fail, ""}}},
+		{name: "inner plan not kept", in: "1..1\n    1..2\n    ok 1 inner\nok 1 outer\n", verdict: Fail, errs: "outer: 2 results were planned, 1 came", leaves: []Leaf{{"outer/inner", Pass, ""}, {"outer", Fail, ""}}},
+		{name: "cut off in a line", in: "1..2\nok 1 a\nok", verdict: Pass, leaves: []Leaf{{"a", Pass, ""}, {"test 2", Pass, ""}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := Parse(tc.in)
