@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +40,7 @@ script does not pass without it either.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringSliceVar(&f.trees, "trees", nil, "trees of configs/trees.yaml (default: the newest that the series supports)")
+	fl.StringSliceVar(&f.trees, "trees", nil, "trees of configs/trees.yaml (default: each mutant on the newest that it is for)")
 	fl.StringSliceVar(&globs, "mutants", nil, "globs of mutants' names (default: all)")
 	fl.StringVar(&f.out, "out", "out/mutants", "directory for the results")
 	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "guests at once, and compiler processes at once")
@@ -61,7 +62,7 @@ func doMutants(ctx context.Context, p *project, f runFlags, globs []string) erro
 	}
 	defer s.progress.Close()
 	if newest {
-		s.trees = s.trees[len(s.trees)-1:]
+		slices.Reverse(s.trees)
 	}
 	all, err := mutants.Load(filepath.Join(s.flags.selftests, "mutants"))
 	if err != nil {
@@ -82,7 +83,7 @@ func doMutants(ctx context.Context, p *project, f runFlags, globs []string) erro
 	}
 
 	r := &mutants.Run{
-		Trees: s.trees, Mutants: all, Tests: s.specs, Out: out, Jobs: f.jobs, Progress: s.progress,
+		Trees: s.trees, Once: newest, Mutants: all, Tests: s.specs, Out: out, Jobs: f.jobs, Progress: s.progress,
 		Host: report.Host{CPUs: runtime.NumCPU(), QEMU: s.host.Version, Version: version()},
 		Build: func(ctx context.Context, t tree.Tree, flavor string, m *mutants.Mutant) (*kernel.Built, error) {
 			if m == nil {

@@ -58,13 +58,16 @@ func TestLoad(t *testing.T) {
 type world struct {
 	mu      sync.Mutex
 	dropped []string
+	// built are the trees of which the clean kernel was asked for.
+	built []string
 	// sick is a test that fails on the clean kernel, too.
 	sick string
 }
 
 func (w *world) build(_ context.Context, t tree.Tree, flavor string, m *Mutant) (*kernel.Built, error) {
-	b := &kernel.Built{Tree: t.Name, Flavor: flavor, Version: "7.3.4", Key: "clean"}
+	b := &kernel.Built{Tree: t.Name, Flavor: flavor, Version: t.Name + ".4", Key: "clean"}
 	if m == nil {
+		w.built = append(w.built, t.Name)
 		return b, nil
 	}
 	switch m.Name {
@@ -112,11 +115,16 @@ func (w *world) drop(_ context.Context, b *kernel.Built) error {
 
 func judge(t *testing.T, w *world, names ...string) *Results {
 	t.Helper()
+	return judgeOn(t, w, []tree.Tree{{Name: "7.3"}}, names...)
+}
+
+func judgeOn(t *testing.T, w *world, trees []tree.Tree, names ...string) *Results {
+	t.Helper()
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	require.NoError(t, err)
 	defer null.Close()
 	r := &Run{
-		Trees: []tree.Tree{{Name: "7.3"}}, Tests: []matrix.Spec{{Name: "nft_offload/x"}, {Name: "nft_offload/y"}},
+		Trees: trees, Once: len(trees) > 1, Tests: []matrix.Spec{{Name: "nft_offload/x"}, {Name: "nft_offload/y"}},
 		Out: t.TempDir(), Jobs: 2, Progress: report.NewProgress(null), Build: w.build, Test: w.test, Drop: w.drop,
 	}
 	dir := t.TempDir()
@@ -183,4 +191,16 @@ func TestOneSurvivorIsARedRun(t *testing.T) {
 	require.Equal(t, 1, res.Count(Killed))
 
 	require.Equal(t, report.ExitHarness, judge(t, &world{}, "old-trees").ExitCode(), "nothing was judged")
+}
+
+func TestOnceIsOnTheFirstTreeThatFits(t *testing.T) {
+	w := &world{}
+	res := judgeOn(t, w, []tree.Tree{{Name: "7.3"}, {Name: "7.2"}, {Name: "6.1"}, {Name: "5.10"}}, "by-subtest", "old-trees")
+	got := map[string]string{}
+	for _, m := range res.Mutants {
+		got[m.Name] = m.Tree
+	}
+	require.Equal(t, map[string]string{"by-subtest": "7.3", "old-trees": "6.1"}, got)
+	require.Len(t, res.Mutants, 2)
+	require.ElementsMatch(t, []string{"7.3", "6.1"}, w.built, "nothing is built for a tree that has no mutant")
 }

@@ -23,6 +23,9 @@ import (
 type Run struct {
 	Trees   []tree.Tree
 	Mutants []Mutant
+	// Once judges a mutant on the first of the trees that it is for, not on
+	// all of them.
+	Once bool
 	// Tests are the known tests.
 	Tests []matrix.Spec
 	// Out receives the results and each guest's logs.
@@ -46,6 +49,8 @@ type Run struct {
 	// clean has a channel for each (tree, flavor, test), closed when the
 	// clean kernel's verdict is in.
 	clean map[string]*judged
+	// taken are the mutants that a tree has been found for.
+	taken map[string]bool
 	slots chan struct{}
 }
 
@@ -63,7 +68,7 @@ func (r *Run) Do(ctx context.Context) (*Results, error) {
 		r.Jobs = runtime.NumCPU()
 	}
 	r.slots = make(chan struct{}, r.Jobs)
-	r.clean = map[string]*judged{}
+	r.clean, r.taken = map[string]*judged{}, map[string]bool{}
 	r.results = &Results{Schema: Schema, Started: time.Now().UTC(), Host: r.Host, Mutants: []Result{}}
 
 	var guests errgroup.Group
@@ -91,9 +96,16 @@ func (r *Run) tree(ctx context.Context, t tree.Tree, guests *errgroup.Group) err
 		if ctx.Err() != nil {
 			return nil
 		}
+		if r.Once && r.taken[m.Name] {
+			continue
+		}
+		if cannotBe(m, t) {
+			continue
+		}
 		base := Result{Name: m.Name, Tree: t.Name, Flavor: m.Flavor, Test: m.Test}
 		spec, ok := find(r.Tests, m.Test)
 		if !ok {
+			r.taken[m.Name] = true
 			base.Verdict, base.Reason = report.Error, "there is no test "+m.Test
 			if err := r.add(base); err != nil {
 				return err
@@ -113,6 +125,7 @@ func (r *Run) tree(ctx context.Context, t tree.Tree, guests *errgroup.Group) err
 		} else if !in {
 			continue
 		}
+		r.taken[m.Name] = true
 		first := r.cleanTest(ctx, clean, spec, guests)
 		select {
 		case waiting <- struct{}{}:
@@ -147,6 +160,17 @@ func (r *Run) tree(ctx context.Context, t tree.Tree, guests *errgroup.Group) err
 		})
 	}
 	return nil
+}
+
+// cannotBe tells whether a tree's name alone says that the mutant is not for
+// it: nothing need be built to know that.
+func cannotBe(m *Mutant, t tree.Tree) bool {
+	for _, release := range []string{t.Name, t.Name + ".9999"} {
+		if in, err := m.Trees.Has(release); err != nil || in {
+			return false
+		}
+	}
+	return true
 }
 
 // reason is a stage's error with the stage's name.
