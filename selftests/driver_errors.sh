@@ -13,6 +13,7 @@
 
 N=5
 EIO=5
+EAGAIN=11
 ENOMEM=12
 before=0
 
@@ -175,7 +176,36 @@ t_stats()
 	expect_state nine hardware
 }
 
-TESTS="bind replace destroy destroy_off unbind stats"
+# To nf_tables this error of a driver would mean to begin again, for ever.
+t_try_again()
+{
+	local cmd
+
+	for cmd in bind replace; do
+		offload 0
+		load < /dev/null
+		offload 2
+		knob "fail_$cmd" 1 "$EAGAIN 1000"
+		if timeout 60 nft -f - 2> "$TMP/nft" <<-END
+			table netdev t {
+				chain c {
+					type filter hook ingress device sut0 priority 0;
+					udp dport 9 counter drop comment "nine"
+				}
+			}
+		END
+		then
+			fail "strict mode takes what the driver refuses"
+		fi
+		grep -q 'resource busy' "$TMP/nft" || fail "$cmd: $(< "$TMP/nft")"
+		expect_injected "fail_$cmd" 1
+		echo 0 > "$HW0/fail_$cmd"
+	done
+	offload 0
+	load_offloaded
+}
+
+TESTS="bind replace destroy destroy_off unbind stats try_again"
 
 ktap_print_header
 setup_pair
