@@ -309,7 +309,7 @@ t_own_namespace()
 		cat $SYSCTL_FILE
 		grep -v '^#' $PROC")
 	expect "what its root sees" "${got//$'\n'/|}" \
-	       "0|1|refused|1|t c 2 lo software - 0 0 the device has no offload"
+	       "0|1|refused|1|t c 2 lo software - 0 0 - the device has no offload"
 	expect_verdict "$N"
 }
 

@@ -202,7 +202,7 @@ ft_line()
 	done < "$PROC"
 }
 
-# ft_field N: field of that line: 4 devices, 5 state, 7 packets
+# ft_field N: field of that line: 4 devices, 5 state, 7 packets, 9 used
 ft_field()
 {
 	# shellcheck disable=SC2046
@@ -215,7 +215,7 @@ ft_why()
 {
 	# shellcheck disable=SC2046
 	set -- $(ft_line)
-	shift 8
+	shift 9
 	echo "$*"
 }
 

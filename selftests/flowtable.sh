@@ -181,6 +181,63 @@ t_vlan()
 	far2 "ip addr del 198.51.100.9/24 dev far1"
 }
 
+expect_refused_flow()
+{
+	expect_path soft "$1" "$2"
+	expect "flows in hardware" "$(flows 0) $(flows 1)" "0 0"
+	expect_ft hardware "1 of 1 flows in software: hardware cannot do what they need"
+}
+
+# Hardware would compare packets with the MTU of the port.
+t_route_mtu()
+{
+	ip route add "$FAR2_IP/32" dev sut1 mtu 1300 || fail "no route"
+	load_flowtable
+	offload 1
+	open_flow 5 9
+	expect_refused_flow 5 small
+	close_flow 5
+	done_with
+	ip route del "$FAR2_IP/32" dev sut1
+}
+
+# Two tags, of which drivers need not push the inner one first
+t_stacked()
+{
+	local end
+
+	for end in sut0 far0; do
+		cat > "$TMP/$end.ip" <<-END
+			link add link $end name ${end}v type vlan id 10
+			link add link ${end}v name ${end}w type vlan id 20
+			link set ${end}v up
+			link set ${end}w up
+		END
+	done
+	cat >> "$TMP/sut0.ip" <<-END
+		addr add 203.0.113.2/24 dev sut0w
+		neigh replace 203.0.113.1 lladdr $FAR_MAC dev sut0w nud permanent
+	END
+	cat >> "$TMP/far0.ip" <<-END
+		addr add 203.0.113.1/24 dev far0w
+		neigh replace 203.0.113.2 lladdr $SUT_MAC dev far0w nud permanent
+		route add 198.51.100.9/32 via 203.0.113.2 dev far0w
+	END
+	ip -batch "$TMP/sut0.ip" || fail "cannot create VLAN devices"
+	far "ip -batch $TMP/far0.ip" || fail "cannot create VLAN devices"
+	far2 "ip addr add 198.51.100.9/24 dev far1"
+	ip neigh replace 198.51.100.9 lladdr "$FAR2_MAC" dev sut1 nud permanent
+	load_flowtable
+	offload 1
+	open_flow 5 9 198.51.100.9
+	expect_refused_flow 5 stacked
+	close_flow 5
+	done_with
+	ip link del sut0v
+	far "ip link del far0v"
+	far2 "ip addr del 198.51.100.9/24 dev far1"
+}
+
 # FIN goes through software, and hardware forgets the connection.
 t_tcp()
 {
@@ -430,6 +487,29 @@ t_watched()
 	done_with
 }
 
+# What tc drops before the flow table of software sees it.
+t_tc_comes_first()
+{
+	load_flowtable
+	offload 1
+	open_flow 5 9
+	expect_flows 1
+	tc qdisc add dev sut0 ingress || fail "no ingress qdisc"
+	tc filter add dev sut0 ingress protocol ip flower skip_hw ip_proto udp \
+		dst_port 9 action drop || fail "no filter"
+	offload 1
+	expect_ft software "sut0: the device has a tc ingress hook"
+	expect "flows in hardware" "$(flows 0)" 0
+	say 5 "$N" "$t"
+	tc qdisc del dev sut0 ingress
+	offload 1
+	expect_flows 1
+	settle 5
+	expect "packets that got by tc" "$(tap_count far1 "$t")" 0
+	close_flow 5
+	done_with
+}
+
 # The same ruleset again, and again, while a flow runs.
 t_reload()
 {
@@ -478,8 +558,8 @@ t_claimed()
 	expect_ledger_empty
 }
 
-TESTS="on_and_off counters nat4 nat6 vlan tcp aging full chain_in_front
-	front_under_traffic watched reload claimed"
+TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu tcp aging full chain_in_front
+	front_under_traffic watched tc_comes_first reload claimed"
 
 ktap_print_header
 setup_router

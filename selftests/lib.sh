@@ -184,7 +184,7 @@ kernel_before()
 lacks()
 {
 	case $1 in
-	vlan)
+	vlan|stacked)
 		kernel_before 5 13 || return
 		echo "flows know no VLAN tags before 5.13"
 		;;

@@ -39,12 +39,30 @@ load_rules()
 	END
 }
 
-# What nfoctl lists, in the form of /proc/net/nft_offload
+# What nfoctl lists, in the form of /proc/net/nft_offload; only whether it ever
+# was used, as that time goes on
 _as_proc()
 {
 	nfoctl -j rules "$@" | jq -r '.[] | "\(.table) \(.chain) \(.handle) " +
 		"\(.device // "-") \(.state) \(.prio // "-") \(.packets) " +
-		"\(.bytes) \(.reason // "-")"'
+		"\(.bytes) \(if .last_used_ms then "used" else "-" end) " +
+		"\(.reason // "-")"'
+}
+
+# _proc [TABLE [CHAIN]]: the same from /proc
+_proc()
+{
+	local table chain handle dev state prio packets bytes used why
+
+	while read -r table chain handle dev state prio packets bytes used why; do
+		case "$table $chain" in
+		"# "*)	continue ;;
+		"${1:-$table} ${2:-$chain}") ;;
+		*)	continue ;;
+		esac
+		[ "$used" = - ] || used=used
+		echo "$table $chain $handle $dev $state $prio $packets $bytes $used $why"
+	done < "$PROC"
 }
 
 # rule COMMENT FILTER: jq FILTER applied to the rule on sut0
@@ -96,7 +114,7 @@ t_listing()
 	send 9 nine
 	flush_wire
 	_as_proc > "$TMP/netlink"
-	grep -v '^#' "$PROC" > "$TMP/proc"
+	_proc > "$TMP/proc"
 	expect "rules in /proc" "$(wc -l < "$TMP/proc")" 8
 	cmp "$TMP/netlink" "$TMP/proc" ||
 		fail "listings differ: $(diff "$TMP/netlink" "$TMP/proc")"
@@ -134,9 +152,9 @@ t_selection()
 	offload 1
 	expect "rules on sut1" "$(_as_proc --dev sut1 | wc -l)" 3
 	expect "rules of chain early" "$(_as_proc --chain early)" \
-	       "$(grep '^t early ' "$PROC")"
+	       "$(_proc t early)"
 	expect "rules of table z" "$(_as_proc --table z)" \
-	       "$(grep '^z ' "$PROC")"
+	       "$(_proc z)"
 	expect "rules of chain c of table z" "$(_as_proc --table z --chain c | wc -l)" 1
 	expect "rules of no table" "$(_as_proc --table none | wc -l)" 0
 	done_with
@@ -161,7 +179,7 @@ t_long_listing()
 	} | load
 	offload 1
 	_as_proc > "$TMP/netlink"
-	grep -v '^#' "$PROC" > "$TMP/proc"
+	_proc > "$TMP/proc"
 	expect "rules" "$(wc -l < "$TMP/netlink")" 401
 	cmp "$TMP/netlink" "$TMP/proc" || fail "listings differ"
 	done_with
@@ -208,6 +226,62 @@ t_events()
 	expect_event '.event == "refused" and
 		(.status.reason | test("rule .* of chain c: the device has no offload .lo."))'
 	monitor_stop
+	done_with
+}
+
+# Who listens hears of all that leaves the listing, and of other reasons.
+t_farewell()
+{
+	local h set
+
+	load_rules
+	offload 1
+	h=$(handle drop)
+	set=$(handle set)
+	send 9 nine
+	flush_wire
+
+	monitor
+	nft_do insert rule netdev t c limit rate 1/second comment '"one"'
+	nft_do insert rule netdev t c udp dport '{ 70, 71 }' drop comment '"two"'
+	expect_event ".rule.handle == $h and (.rule.reason | test(\"rate limit\"))"
+	expect_event ".rule.handle == $h and (.rule.reason | test(\"set lookup\"))"
+	nft_do delete rule netdev t c handle "$h"
+	expect_event ".event == \"rule-gone\" and .rule.handle == $h and
+		.rule.table == \"t\" and .rule.device == \"sut0\" and
+		.rule.packets == $N"
+	event ".event == \"rule-gone\" and .rule.handle == $set" &&
+		fail "a rule that is still there is said to be gone"
+	offload 0
+	expect_event ".event == \"rule-gone\" and .rule.handle == $set"
+	monitor_stop
+	done_with
+}
+
+# A flow table without any flow
+t_flowtables()
+{
+	monitor
+	offload 1
+	load <<-END
+		table inet f {
+			flowtable ft {
+				hook ingress priority 0
+				devices = { sut0, sut1 }
+			}
+		}
+	END
+	expect_event '.event == "flowtable" and .flowtable.name == "ft" and
+		.flowtable.state == "hardware"'
+	nfoctl -j flowtables > "$TMP/fts"
+	expect "what is listed" \
+	       "$(jq -c '.[] | [.table, .name, .state, .devices, .flows_hw]' "$TMP/fts")" \
+	       '["f","ft","hardware",["sut0","sut1"],0]'
+	load < /dev/null
+	expect_event '.event == "flowtable-gone" and .flowtable.table == "f" and
+		.flowtable.name == "ft"'
+	monitor_stop
+	expect "flow tables" "$(nfoctl -j flowtables)" "[]"
 	done_with
 }
 
@@ -279,7 +353,7 @@ t_unload()
 	done_with
 }
 
-TESTS="listing last_used selection long_listing events strangers garbage unload"
+TESTS="listing last_used selection long_listing events farewell flowtables strangers garbage unload"
 
 ktap_print_header
 setup_pair

@@ -105,13 +105,17 @@ listed()
 # state COMMENT [DEV]: hardware, software, failed, or nothing
 state()
 {
-	listed "$@" | cut -d' ' -f5
+	local state
+
+	read -r _ _ _ _ state _ < <(listed "$@") && echo "$state"
 }
 
 # why COMMENT [DEV]: the words at the end of its line
 why()
 {
-	listed "$@" | cut -d' ' -f9-
+	local why
+
+	read -r _ _ _ _ _ _ _ _ _ why < <(listed "$@") && echo "$why"
 }
 
 # expect_state COMMENT STATE [DEV]
@@ -136,7 +140,9 @@ expect_why()
 # listed_packets COMMENT: what the listing says hardware has counted
 listed_packets()
 {
-	listed "$1" | cut -d' ' -f7
+	local packets
+
+	read -r _ _ _ _ _ _ packets _ < <(listed "$1") && echo "$packets"
 }
 
 # hw_list REGEX [PORT]: what it captures in the lines of a port's table, in order

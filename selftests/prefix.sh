@@ -476,7 +476,9 @@ t_target_watched()
 		expect_why f "$re"
 		send 9 nine
 		flush_wire
-		expect "packets that got by the egress chain" "$(tap_count far1 nine)" 0
+		flush_far1
+		expect "packets that got by the egress chain" \
+		       "$(tap_count far1 "$t.nine")" 0
 		expect "counter of the egress rule" "$(nft_counter out)" "$N"
 		nft_do delete chain netdev t out
 		expect_entries 2
@@ -492,10 +494,74 @@ t_target_watched()
 	expect_why f '^rule %f%: sut1 has a tc egress hook, which hardware would bypass'
 	send 9 tc
 	flush_wire
-	expect "packets that got by tc" "$(tap_count far1 tc)" 0
+	flush_far1
+	expect "packets that got by tc" "$(tap_count far1 "$t.tc")" 0
 	tc qdisc del dev sut1 clsact
 	nft_do add rule netdev t c udp dport 12 counter drop
 	expect_entries 4
+	stop
+}
+
+# frame_pppoe PORT TAG: $N UDP datagrams in a PPPoE session
+frame_pppoe()
+{
+	local packet
+
+	packet=$(hex_ip4 17 0 "$(hex_udp "$1" "$(hex_tag "$t.$2")")")
+	send_raw "$N" 8864 "$(printf '11000001%04x0021' $((${#packet} / 2 + 2)))$packet"
+}
+
+# Since 7.2 nf_tables finds ports and protocols below PPPoE; hardware does not.
+t_below_pppoe()
+{
+	local found=$N
+
+	! kernel_before 7 2 || found=0
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 7 accept comment "flush"
+				udp dport 9 counter accept comment "nine"
+				counter drop comment "rest"
+			}
+		}
+	END
+	expect_state nine hardware
+	if [ "$found" -gt 0 ]; then
+		expect_state rest software
+		expect_why rest '^rule %rest%: it may match PPPoE or stacked tags'
+	else
+		expect_state rest hardware
+	fi
+	frame_pppoe 9 session
+	flush_wire
+	expect "packets that software finds in the session" "$(nft_counter nine)" "$found"
+	expect "packets dropped behind" "$(nft_counter rest)" $((N - found))
+
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				meta protocol 0x8864 counter drop comment "meta"
+			}
+		}
+	END
+	expect_state meta software
+	expect_why meta "^rule %meta%: 'meta protocol' never is PPPoE or a VLAN tag"
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				ether type 0x8864 counter drop comment "ether"
+			}
+		}
+	END
+	expect_state ether hardware
+	frame_pppoe 9 ether
+	flush_wire
+	expect_seen ether 0
+	expect "counter of the drop" "$(nft_counter ether)" "$N"
 	stop
 }
 
@@ -554,7 +620,7 @@ t_never_swallowed()
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
 	accept_ends_its_chain reasons contradiction chains_in_the_way device_taken
-	hardware_full target_gone target_watched never_swallowed"
+	hardware_full target_gone target_watched below_pppoe never_swallowed"
 
 ktap_print_header
 setup_pair

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -88,7 +89,23 @@ func (c *Client) Rules(f Filter) ([]Rule, error) {
 
 // Flowtables lists flow tables.
 func (c *Client) Flowtables() ([]Flowtable, error) {
-	return dump(c, cmdFlowtableGet, nil, decodeFlowtable)
+	fts, err := dump(c, cmdFlowtableGet, nil, decodeFlowtable)
+	for i, f := range fts {
+		for _, n := range f.Ifindexes {
+			fts[i].Devices = append(fts[i].Devices, deviceName(n))
+		}
+	}
+	return fts, err
+}
+
+// deviceName is the name of a device, or its index after a '#' if it has gone
+// meanwhile.
+func deviceName(ifindex uint32) string {
+	dev, err := net.InterfaceByIndex(int(ifindex))
+	if err != nil {
+		return fmt.Sprintf("#%d", ifindex)
+	}
+	return dev.Name
 }
 
 // Policies lists the policies that were set, in no particular order.

@@ -82,6 +82,8 @@ func decodeFlowtable(b []byte) (Flowtable, error) {
 			f.Bytes = d.Uint64()
 		case ftLastUsed:
 			f.LastUsed = someUint64(d.Uint64())
+		case ftIfindex:
+			f.Ifindexes = append(f.Ifindexes, d.Uint32())
 		}
 	})
 	return f, err
@@ -119,12 +121,20 @@ func decodeStatus(b []byte) (Status, error) {
 
 func decodeEvent(m genetlink.Message) (Event, error) {
 	switch m.Header.Command {
-	case cmdRuleNtf:
+	case cmdRuleNtf, cmdRuleDelNtf:
 		r, err := decodeRule(m.Data)
-		return Event{Event: "rule", Rule: &r}, err
-	case cmdFlowtableNtf:
+		event := "rule"
+		if m.Header.Command == cmdRuleDelNtf {
+			event = "rule-gone"
+		}
+		return Event{Event: event, Rule: &r}, err
+	case cmdFlowtableNtf, cmdFlowtableDelNtf:
 		f, err := decodeFlowtable(m.Data)
-		return Event{Event: "flowtable", Flowtable: &f}, err
+		event := "flowtable"
+		if m.Header.Command == cmdFlowtableDelNtf {
+			event = "flowtable-gone"
+		}
+		return Event{Event: event, Flowtable: &f}, err
 	case cmdPolicyNtf:
 		p, err := decodePolicy(m.Data)
 		return Event{Event: "policy", Policy: &p}, err

@@ -114,10 +114,14 @@ func TestDecodeFlowtable(t *testing.T) {
 		e.Uint32(9, 4)
 		e.Uint64(10, 5)
 		e.Uint64(11, 6)
+		e.Uint32(13, 7)
+		e.Uint32(13, 8)
 	}))
 	require.NoError(t, err)
 	require.Equal(t, Flowtable{Family: 1, Table: "t", Name: "ft", Handle: 2, State: Failed, Reason: "full",
-		FlowsHW: 3, FlowsSW: 4, Packets: 5, Bytes: 6}, got)
+		FlowsHW: 3, FlowsSW: 4, Packets: 5, Bytes: 6, Ifindexes: []uint32{7, 8}}, got)
+	require.Equal(t, "lo", deviceName(1))
+	require.Equal(t, "#2147483647", deviceName(1<<31-1))
 }
 
 func TestEvents(t *testing.T) {
@@ -138,6 +142,14 @@ func TestEvents(t *testing.T) {
 			"flowtable t ft hardware: -"},
 		{7, policy, "policy t c - never"},
 		{8, attrs(t, func(e *netlink.AttributeEncoder) { e.Uint32(1, 1) }), "mode auto: -"},
+		{10, attrs(t, func(e *netlink.AttributeEncoder) {
+			e.String(2, "t")
+			e.String(3, "c")
+			e.Uint64(4, 3)
+			e.String(6, "eth0")
+			e.Uint64(10, 8)
+		}), "rule t c 3 eth0 is gone, with 8 packets in hardware"},
+		{11, attrs(t, func(e *netlink.AttributeEncoder) { e.String(3, "t"); e.String(4, "ft") }), "flowtable t ft is gone"},
 		{9, status, "refused strict: rule 7 of chain x: set lookup cannot be offloaded [eth0]"},
 	}
 	for _, tt := range tests {

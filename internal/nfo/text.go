@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -45,10 +46,10 @@ func WriteRules(out io.Writer, rules []Rule) error {
 // WriteFlowtables prints a table for people.
 func WriteFlowtables(out io.Writer, fts []Flowtable) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "TABLE\tNAME\tHANDLE\tSTATE\tFLOWS IN HARDWARE\tIN SOFTWARE\tPACKETS\tBYTES\tLAST USED\tREASON")
+	fmt.Fprintln(w, "TABLE\tNAME\tHANDLE\tDEVICES\tSTATE\tFLOWS IN HARDWARE\tIN SOFTWARE\tPACKETS\tBYTES\tLAST USED\tREASON")
 	for _, f := range fts {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", f.Table, f.Name, f.Handle, f.State,
-			f.FlowsHW, f.FlowsSW, f.Packets, f.Bytes, ago(f.LastUsed), orDash(f.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", f.Table, f.Name, f.Handle,
+			orDash(strings.Join(f.Devices, ",")), f.State, f.FlowsHW, f.FlowsSW, f.Packets, f.Bytes, ago(f.LastUsed), orDash(f.Reason))
 	}
 	return w.Flush()
 }
@@ -66,6 +67,11 @@ func WritePolicies(out io.Writer, policies []PolicyEntry) error {
 // String is the event in one line.
 func (e Event) String() string {
 	switch {
+	case e.Event == "rule-gone":
+		r := e.Rule
+		return fmt.Sprintf("rule %s %s %d %s is gone, with %d packets in hardware", r.Table, r.Chain, r.Handle, orDash(r.Device), r.Packets)
+	case e.Event == "flowtable-gone":
+		return fmt.Sprintf("flowtable %s %s is gone", e.Flowtable.Table, e.Flowtable.Name)
 	case e.Rule != nil:
 		r := e.Rule
 		return fmt.Sprintf("rule %s %s %d %s %s: %s", r.Table, r.Chain, r.Handle, orDash(r.Device), r.State, orDash(r.Reason))

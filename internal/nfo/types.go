@@ -27,6 +27,8 @@ const (
 	cmdPolicyNtf
 	cmdModeNtf
 	cmdRefusedNtf
+	cmdRuleDelNtf
+	cmdFlowtableDelNtf
 )
 
 const (
@@ -56,6 +58,7 @@ const (
 	ftPackets
 	ftBytes
 	ftLastUsed
+	ftIfindex // one per device
 )
 
 const (
@@ -171,6 +174,9 @@ type Flowtable struct {
 	Packets  uint64  `json:"packets"` // counted by hardware
 	Bytes    uint64  `json:"bytes"`
 	LastUsed *uint64 `json:"last_used_ms,omitempty"`
+	// Ifindexes are those of its devices, Devices their names.
+	Ifindexes []uint32 `json:"ifindexes,omitempty"`
+	Devices   []string `json:"devices,omitempty"`
 }
 
 // PolicyEntry is a policy that was set.
@@ -190,7 +196,9 @@ type Status struct {
 
 // Event is one of the kernel's; one of the pointers is set.
 type Event struct {
-	Event     string       `json:"event"` // rule, flowtable, policy, mode or refused
+	// Event is rule, rule-gone, flowtable, flowtable-gone, policy, mode or
+	// refused. State and policy of a rule that is gone mean nothing.
+	Event     string       `json:"event"`
 	Rule      *Rule        `json:"rule,omitempty"`
 	Flowtable *Flowtable   `json:"flowtable,omitempty"`
 	Policy    *PolicyEntry `json:"policy,omitempty"`
