@@ -246,9 +246,12 @@ reload_rules()
 
 t_reload()
 {
-	local i
+	local i binds
 
 	load_keep < /dev/null
+	# The flow block lasts: nothing is bound again.
+	binds=$(< "$HW0/fail_bind")
+	echo "1 5 1000" > "$HW0/fail_bind"
 	flood 9
 	for ((i = 0; i < 10; i++)); do
 		reload_rules "$i" > "$TMP/reload"
@@ -261,6 +264,9 @@ t_reload()
 		expect_entries 2 1
 		flood_more 20
 	done
+	expect "times that the device was bound again" \
+	       "$(grep -o '[0-9]*$' "$HW0/fail_bind")" "${binds##* }"
+	echo 0 > "$HW0/fail_bind"
 	expect_exact
 	done_with
 }
