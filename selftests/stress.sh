@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck disable=SC2317
 #
-# Everything at once, on two processors: packets, reloads, the sysctl back and
-# forth, devices and network namespaces that come and go with rules in hardware,
-# the module unloaded and loaded. Each kind is done a number of times, not for a
-# time, and must have succeeded often enough to have been in the way of the
-# others. At no time a packet may pass the one rule that takes it, and at the end
-# nothing may be left in hardware.
+# Everything at once, on two processors: packets, reloads, flow tables, policies,
+# listings and listeners, the sysctl back and forth, devices and network
+# namespaces that come and go with rules in hardware, the module unloaded and
+# loaded. Each kind is done a number of times, not for a time, and must have
+# succeeded often enough to have been in the way of the others. At no time a
+# packet may pass the one rule that takes it, and at the end nothing may be left
+# in hardware.
 #
 # SEED=N repeats a choice of rulesets and pauses, ROUNDS=N takes N times as long.
 
@@ -23,6 +24,7 @@ t=stress
 # What a worker does, how often, and how often at least with success. Those with
 # 0 go on for as long as the others.
 WORK="reload:60:55 device:12:11 netns:8:7 module:12:12 toggle:0:30 list:0:30"
+! type -P nfoctl > /dev/null || WORK+=" policy:0:10 dump:0:10 monitor:0:2"
 
 # A ruleset that somebody may have: between 1 and 40 rules, in up to three
 # chains, sometimes with one that hardware cannot do. Tables s1 and s2 only.
@@ -30,6 +32,15 @@ random_rules()
 {
 	local table=s$((RANDOM % 2 + 1)) chains=$((RANDOM % 3 + 1)) c i n devs
 
+	echo "table inet $table; delete table inet $table"
+	[ $((RANDOM % 2)) -eq 0 ] || cat <<-END
+		table inet $table {
+			flowtable ft {
+				hook ingress priority $((RANDOM % 200 + 1))
+				devices = { sut0, sut1 }
+			}
+		}
+	END
 	echo "table netdev $table; delete table netdev $table"
 	[ $((RANDOM % 8)) -ne 0 ] || return
 	echo "table netdev $table {"
@@ -120,9 +131,10 @@ do_netns()
 	[ ! -e "$NSIM_BUS/devices/netdevsim$1" ] || del_stray "$1"
 }
 
+# Who dumps by netlink holds the module meanwhile.
 do_module()
 {
-	rmmod nft_offload && modprobe nft_offload
+	wait_until rmmod nft_offload 2> "$TMP/rmmod" && modprobe nft_offload
 }
 
 do_toggle()
@@ -140,6 +152,25 @@ do_list()
 _others_work()
 {
 	[ ! -e "$TMP/enough" ]
+}
+
+do_policy()
+{
+	local policies=(auto never force)
+
+	nfoctl policy set s$((RANDOM % 2 + 1)) c$((RANDOM % 3)) \
+		"${policies[RANDOM % 3]}"
+}
+
+do_dump()
+{
+	nfoctl -j rules > /dev/null && nfoctl -j flowtables > /dev/null
+}
+
+# The module may be unloaded meanwhile.
+do_monitor()
+{
+	timeout 10 nfoctl -j monitor --count 20 > /dev/null
 }
 
 # worker KIND TIMES: one after the other; a line per success
