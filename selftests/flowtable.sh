@@ -487,6 +487,29 @@ t_watched()
 	done_with
 }
 
+# The device where flows leave is none of the table's.
+t_output_watched()
+{
+	load_flowtable '' sut0
+	offload 1
+	open_flow 5 9
+	wait_value 1 flows 0
+	tc qdisc add dev sut1 clsact || fail "no clsact"
+	tc filter add dev sut1 egress protocol ip flower ip_proto udp dst_port 9 \
+		action drop || fail "no filter"
+	offload 1
+	expect_ft software "^sut1 has a tc egress hook"
+	expect "flows in hardware" "$(flows 0)" 0
+	say 5 "$N" "$t"
+	tc qdisc del dev sut1 clsact
+	offload 1
+	settle 5
+	expect "packets that got by tc" "$(tap_count far1 "$t")" 0
+	wait_value 1 flows 0
+	close_flow 5
+	done_with
+}
+
 # What tc drops before the flow table of software sees it.
 t_tc_comes_first()
 {
@@ -559,7 +582,7 @@ t_claimed()
 }
 
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu tcp aging full chain_in_front
-	front_under_traffic watched tc_comes_first reload claimed"
+	front_under_traffic watched output_watched tc_comes_first reload claimed"
 
 ktap_print_header
 setup_router

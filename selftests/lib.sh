@@ -180,7 +180,8 @@ kernel_before()
 	[ $((major * 1000 + minor)) -lt $(($1 * 1000 + $2)) ]
 }
 
-# lacks SUBTEST: this kernel has not what it is about; says why
+# lacks SUBTEST: this kernel has not what it is about, no longer or not yet;
+# says why
 lacks()
 {
 	case $1 in
@@ -191,6 +192,10 @@ lacks()
 	owner|owner_goes)
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
+		;;
+	output_watched)
+		! kernel_before 7 0 || return
+		echo "flows leave by devices of their flow table only, since 7.0"
 		;;
 	*)	return 1 ;;
 	esac
