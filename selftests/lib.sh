@@ -180,8 +180,7 @@ kernel_before()
 	[ $((major * 1000 + minor)) -lt $(($1 * 1000 + $2)) ]
 }
 
-# lacks SUBTEST: this kernel has not what it is about, no longer or not yet;
-# says why
+# lacks SUBTEST: what it needs is not here, no longer or not yet; says why
 lacks()
 {
 	case $1 in
@@ -192,6 +191,10 @@ lacks()
 	owner|owner_goes)
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
+		;;
+	words)
+		! type -P nfoctl > /dev/null || return
+		echo "needs nfoctl"
 		;;
 	output_watched)
 		! kernel_before 7 0 || return

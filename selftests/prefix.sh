@@ -312,6 +312,10 @@ t_chains_in_the_way()
 		'{ type filter hook ingress device sut0 priority -5; policy drop; }'
 	expect_why r "behind chain p: the chain's policy is drop"
 	expect_entries 0
+	send 9 policy
+	flush_wire
+	expect_seen policy "$N"
+	expect "packets that got by the policy" "$(nft_counter r)" 0
 	nft_do chain netdev t p '{ policy accept; }'
 	expect_entries 1
 	nft_do delete chain netdev t p

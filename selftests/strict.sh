@@ -320,11 +320,10 @@ TESTS="what_fits one_rule words policy_drop device_without no_room exchange
 ktap_print_header
 setup_pair
 need_offload
-need_tools cmp diff nfoctl
+need_tools cmp diff
 # shellcheck disable=SC2086
 ktap_set_plan $(($(wc -w <<< $TESTS) + 1))
-for t in $TESTS; do
-	subtest "$t" "t_$t"
-done
+# shellcheck disable=SC2086
+run_subtests $TESTS
 subtest ledger expect_ledger_empty
 ktap_finished
