@@ -192,7 +192,7 @@ lacks()
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
 		;;
-	words)
+	words|odd_shape)
 		! type -P nfoctl > /dev/null || return
 		echo "needs nfoctl"
 		;;

@@ -278,6 +278,35 @@ t_contradiction()
 	stop
 }
 
+# Rules that nft never writes: two comparisons of one thing
+t_odd_shape()
+{
+	local why
+
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter accept comment "a"
+			}
+		}
+	END
+	nfoctl add-odd-rule t c 192.0.2.7 "$FAR_IP" || fail "the kernel refuses it"
+	expect_entries 1
+	send 10 ten
+	flush_wire
+	expect_seen ten "$N"
+	while read -r _ _ _ _ _ _ _ _ _ why; do
+		case $why in
+		*"an order that hardware cannot follow")
+			stop
+			return ;;
+		esac
+	done < "$PROC"
+	fail "no such reason in: $(< "$PROC")"
+	stop
+}
+
 # What is not a rule but stands in the way as well.
 t_chains_in_the_way()
 {
@@ -623,7 +652,7 @@ t_never_swallowed()
 }
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
-	accept_ends_its_chain reasons contradiction chains_in_the_way device_taken
+	accept_ends_its_chain reasons contradiction odd_shape chains_in_the_way device_taken
 	hardware_full target_gone target_watched below_pppoe never_swallowed"
 
 ktap_print_header
@@ -633,9 +662,8 @@ need_tools tc
 # shellcheck disable=SC2086
 ktap_set_plan $(($(wc -w <<< $TESTS) + 1))
 offload 1
-for t in $TESTS; do
-	subtest "$t" "t_$t"
-done
+# shellcheck disable=SC2086
+run_subtests $TESTS
 offload 0
 subtest ledger expect_ledger_empty
 ktap_finished

@@ -29,7 +29,7 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVarP(&asJSON, "json", "j", false, "print JSON")
 	root.AddCommand(newRules(&asJSON), newFlowtables(&asJSON), newPolicy(&asJSON), newMonitor(&asJSON),
-		newFuzz(), newAddEmptyRule())
+		newFuzz(), newAddEmptyRule(), newAddOddRule())
 	return root
 }
 
@@ -203,6 +203,22 @@ func newFuzz() *cobra.Command {
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "of the messages")
 	cmd.Flags().IntVar(&count, "count", 1000, "of messages")
 	return cmd
+}
+
+func newAddOddRule() *cobra.Command {
+	return &cobra.Command{
+		Use:    "add-odd-rule TABLE CHAIN NEVER LAST",
+		Short:  "Add a rule that drops packets from both addresses at once, which are none",
+		Hidden: true,
+		Args:   cobra.ExactArgs(4),
+		RunE: func(_ *cobra.Command, args []string) error {
+			never, last := net.ParseIP(args[2]).To4(), net.ParseIP(args[3]).To4()
+			if never == nil || last == nil {
+				return fmt.Errorf("%q and %q must be addresses of IPv4", args[2], args[3])
+			}
+			return nfo.AddOddRule(args[0], args[1], never, last)
+		},
+	}
 }
 
 func newAddEmptyRule() *cobra.Command {

@@ -4,6 +4,7 @@ package nfo
 
 import (
 	"encoding/binary"
+	"net"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -13,6 +14,61 @@ import (
 // the netdev family, as nft does. Nothing can offload that. Unlike nft, it
 // returns what the kernel has to say: nft prints the error code alone.
 func AddEmptyRule(table, chain string) error {
+	return addRule(table, chain, func(*netlink.AttributeEncoder) error { return nil })
+}
+
+// AddOddRule adds a rule such as nft never writes: it compares the source
+// address of IPv4 with two addresses, so it drops nothing. Described to
+// hardware expression by expression, the last address would win.
+func AddOddRule(table, chain string, never, last net.IP) error {
+	return addRule(table, chain, func(list *netlink.AttributeEncoder) error {
+		list.ByteOrder = binary.BigEndian
+		expr(list, "payload", func(e *netlink.AttributeEncoder) {
+			e.Uint32(unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
+			e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
+			e.Uint32(unix.NFTA_PAYLOAD_OFFSET, 12)
+			e.Uint32(unix.NFTA_PAYLOAD_LEN, net.IPv4len)
+		})
+		for _, ip := range []net.IP{never, last} {
+			expr(list, "cmp", func(e *netlink.AttributeEncoder) {
+				e.Uint32(unix.NFTA_CMP_SREG, unix.NFT_REG_1)
+				e.Uint32(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ)
+				e.Nested(unix.NFTA_CMP_DATA, func(d *netlink.AttributeEncoder) error {
+					d.Bytes(unix.NFTA_DATA_VALUE, ip.To4())
+					return nil
+				})
+			})
+		}
+		expr(list, "immediate", func(e *netlink.AttributeEncoder) {
+			e.Uint32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
+			e.Nested(unix.NFTA_IMMEDIATE_DATA, func(d *netlink.AttributeEncoder) error {
+				d.ByteOrder = binary.BigEndian
+				d.Nested(unix.NFTA_DATA_VERDICT, func(v *netlink.AttributeEncoder) error {
+					v.ByteOrder = binary.BigEndian
+					v.Uint32(unix.NFTA_VERDICT_CODE, 0) // NF_DROP
+					return nil
+				})
+				return nil
+			})
+		})
+		return nil
+	})
+}
+
+// expr is one expression of a rule, its numbers in network byte order.
+func expr(list *netlink.AttributeEncoder, name string, attrs func(*netlink.AttributeEncoder)) {
+	list.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error {
+		e.String(unix.NFTA_EXPR_NAME, name)
+		e.Nested(unix.NFTA_EXPR_DATA, func(d *netlink.AttributeEncoder) error {
+			d.ByteOrder = binary.BigEndian
+			attrs(d)
+			return nil
+		})
+		return nil
+	})
+}
+
+func addRule(table, chain string, exprs func(*netlink.AttributeEncoder) error) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return err
@@ -23,7 +79,7 @@ func AddEmptyRule(table, chain string) error {
 	e := netlink.NewAttributeEncoder()
 	e.String(unix.NFTA_RULE_TABLE, table)
 	e.String(unix.NFTA_RULE_CHAIN, chain)
-	e.Nested(unix.NFTA_RULE_EXPRESSIONS, func(*netlink.AttributeEncoder) error { return nil })
+	e.Nested(unix.NFTA_RULE_EXPRESSIONS, exprs)
 	attrs, err := e.Encode()
 	if err != nil {
 		return err
