@@ -20,22 +20,14 @@ before=0
 # knob NAME NTH ERRNO: the NTH such command from now on fails
 knob()
 {
-	injected "$1"
-	before=$REPLY
+	before=$(injected "$1")
 	echo "$2 $3" > "$HW0/$1" || fail "cannot write to $1"
-}
-
-injected()
-{
-	REPLY=$(< "$HW0/$1")
-	REPLY=${REPLY##* }
 }
 
 # A failure that was not injected proves nothing.
 expect_injected()
 {
-	injected "$1"
-	expect "failures of $1" $((REPLY - before)) "$2"
+	expect "failures of $1" $(($(injected "$1") - before)) "$2"
 }
 
 load_rules()
@@ -201,7 +193,6 @@ t_try_again()
 		expect_injected "fail_$cmd" 1
 		echo 0 > "$HW0/fail_$cmd"
 	done
-	offload 0
 	load_offloaded
 }
 

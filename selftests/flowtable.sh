@@ -148,25 +148,49 @@ t_nat6()
 	done_with
 }
 
-t_vlan()
+# tagged_net TAG...: the far end and the router share a network behind those
+# tags, the outer one first, from which the far end reaches 198.51.100.9
+tagged_net()
 {
-	cat > "$TMP/vlan.ip" <<-END
-		link add link sut0 name sut0v type vlan id 10
-		addr add 203.0.113.2/24 dev sut0v
-		link set sut0v up
-		neigh replace 203.0.113.1 lladdr $FAR_MAC dev sut0v nud permanent
-	END
-	cat > "$TMP/farvlan.ip" <<-END
-		link add link far0 name far0v type vlan id 10
-		addr add 203.0.113.1/24 dev far0v
-		link set far0v up
-		neigh replace 203.0.113.2 lladdr $SUT_MAC dev far0v nud permanent
-		route add 198.51.100.9/32 via 203.0.113.2 dev far0v
-	END
-	ip -batch "$TMP/vlan.ip" || fail "cannot create a VLAN device"
-	far "ip -batch $TMP/farvlan.ip" || fail "cannot create a VLAN device"
+	local end dev tag
+
+	for end in sut0 far0; do
+		dev=$end
+		for tag; do
+			echo "link add link $dev name ${dev}v type vlan id $tag"
+			dev+=v
+			echo "link set $dev up"
+		done > "$TMP/$end.ip"
+		case $end in
+		sut0)	cat <<-END
+				addr add 203.0.113.2/24 dev $dev
+				neigh replace 203.0.113.1 lladdr $FAR_MAC dev $dev nud permanent
+			END
+			;;
+		far0)	cat <<-END
+				addr add 203.0.113.1/24 dev $dev
+				neigh replace 203.0.113.2 lladdr $SUT_MAC dev $dev nud permanent
+				route add 198.51.100.9/32 via 203.0.113.2 dev $dev
+			END
+			;;
+		esac >> "$TMP/$end.ip"
+	done
+	ip -batch "$TMP/sut0.ip" || fail "cannot create VLAN devices"
+	far "ip -batch $TMP/far0.ip" || fail "cannot create VLAN devices"
 	far2 "ip addr add 198.51.100.9/24 dev far1"
 	ip neigh replace 198.51.100.9 lladdr "$FAR2_MAC" dev sut1 nud permanent
+}
+
+tagged_net_down()
+{
+	ip link del sut0v
+	far "ip link del far0v"
+	far2 "ip addr del 198.51.100.9/24 dev far1"
+}
+
+t_vlan()
+{
+	tagged_net 10
 	load_flowtable
 	offload 1
 	open_flow 5 9 198.51.100.9
@@ -176,9 +200,7 @@ t_vlan()
 	expect "packets that arrived" "$(arrived vlan)" $((N + 3))
 	close_flow 5
 	done_with
-	ip link del sut0v
-	far "ip link del far0v"
-	far2 "ip addr del 198.51.100.9/24 dev far1"
+	tagged_net_down
 }
 
 expect_refused_flow()
@@ -204,38 +226,14 @@ t_route_mtu()
 # Two tags, of which drivers need not push the inner one first
 t_stacked()
 {
-	local end
-
-	for end in sut0 far0; do
-		cat > "$TMP/$end.ip" <<-END
-			link add link $end name ${end}v type vlan id 10
-			link add link ${end}v name ${end}w type vlan id 20
-			link set ${end}v up
-			link set ${end}w up
-		END
-	done
-	cat >> "$TMP/sut0.ip" <<-END
-		addr add 203.0.113.2/24 dev sut0w
-		neigh replace 203.0.113.1 lladdr $FAR_MAC dev sut0w nud permanent
-	END
-	cat >> "$TMP/far0.ip" <<-END
-		addr add 203.0.113.1/24 dev far0w
-		neigh replace 203.0.113.2 lladdr $SUT_MAC dev far0w nud permanent
-		route add 198.51.100.9/32 via 203.0.113.2 dev far0w
-	END
-	ip -batch "$TMP/sut0.ip" || fail "cannot create VLAN devices"
-	far "ip -batch $TMP/far0.ip" || fail "cannot create VLAN devices"
-	far2 "ip addr add 198.51.100.9/24 dev far1"
-	ip neigh replace 198.51.100.9 lladdr "$FAR2_MAC" dev sut1 nud permanent
+	tagged_net 10 20
 	load_flowtable
 	offload 1
 	open_flow 5 9 198.51.100.9
 	expect_refused_flow 5 stacked
 	close_flow 5
 	done_with
-	ip link del sut0v
-	far "ip link del far0v"
-	far2 "ip addr del 198.51.100.9/24 dev far1"
+	tagged_net_down
 }
 
 # FIN goes through software, and hardware forgets the connection.

@@ -21,15 +21,6 @@ expect_knob()
 	expect "$1" "$(< "$HW0/$1")" "$2"
 }
 
-# injected KNOB: number of failures so far
-injected()
-{
-	local line
-
-	line=$(< "$HW0/$1")
-	echo "${line##* }"
-}
-
 # load: rules of a chain at sut0 from stdin, with an explicit "flags offload"
 load()
 {

@@ -503,6 +503,15 @@ hw_field()
 	echo "$found"
 }
 
+# injected KNOB: number of failures so far
+injected()
+{
+	local line
+
+	line=$(< "$HW0/$1")
+	echo "${line##* }"
+}
+
 ledger()
 {
 	local name value

@@ -119,32 +119,30 @@ func decodeStatus(b []byte) (Status, error) {
 	return s, err
 }
 
+var eventNames = map[uint8]string{
+	cmdRuleNtf: "rule", cmdRuleDelNtf: "rule-gone", cmdFlowtableNtf: "flowtable", cmdFlowtableDelNtf: "flowtable-gone",
+	cmdPolicyNtf: "policy", cmdModeNtf: "mode", cmdRefusedNtf: "refused",
+}
+
 func decodeEvent(m genetlink.Message) (Event, error) {
+	e := Event{Event: eventNames[m.Header.Command]}
 	switch m.Header.Command {
 	case cmdRuleNtf, cmdRuleDelNtf:
 		r, err := decodeRule(m.Data)
-		event := "rule"
-		if m.Header.Command == cmdRuleDelNtf {
-			event = "rule-gone"
-		}
-		return Event{Event: event, Rule: &r}, err
+		e.Rule = &r
+		return e, err
 	case cmdFlowtableNtf, cmdFlowtableDelNtf:
 		f, err := decodeFlowtable(m.Data)
-		event := "flowtable"
-		if m.Header.Command == cmdFlowtableDelNtf {
-			event = "flowtable-gone"
-		}
-		return Event{Event: event, Flowtable: &f}, err
+		e.Flowtable = &f
+		return e, err
 	case cmdPolicyNtf:
 		p, err := decodePolicy(m.Data)
-		return Event{Event: "policy", Policy: &p}, err
+		e.Policy = &p
+		return e, err
 	case cmdModeNtf, cmdRefusedNtf:
 		s, err := decodeStatus(m.Data)
-		event := "mode"
-		if m.Header.Command == cmdRefusedNtf {
-			event = "refused"
-		}
-		return Event{Event: event, Status: &s}, err
+		e.Status = &s
+		return e, err
 	}
 	return Event{}, fmt.Errorf("unknown event %d", m.Header.Command)
 }

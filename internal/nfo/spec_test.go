@@ -59,19 +59,14 @@ func fromSeries(t *testing.T, files ...string) map[string]string {
 	require.NoError(t, err)
 	patches, err := s.Select("7.3.0")
 	require.NoError(t, err)
-	section := regexp.MustCompile(`(?m)^diff --git a/(\S+) b/`)
 	var some []series.Patch
 	for _, p := range patches {
-		text := string(p.Content)
-		at := section.FindAllStringSubmatchIndex(text, -1)
+		diffs, err := p.Files()
+		require.NoError(t, err)
 		var keep strings.Builder
-		for i, m := range at {
-			end := len(text)
-			if i+1 < len(at) {
-				end = at[i+1][0]
-			}
-			if slices.Contains(files, text[m[2]:m[3]]) {
-				keep.WriteString(text[m[0]:end])
+		for _, f := range diffs {
+			if slices.Contains(files, f.NewName) {
+				keep.WriteString(f.String())
 			}
 		}
 		if keep.Len() > 0 {
