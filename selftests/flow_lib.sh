@@ -160,26 +160,28 @@ load_flowtable()
 # flows PORT [REGEX]: number of flows in the hardware of that port
 flows()
 {
-	local line dir=$HW0 n=0
+	local line lines dir=$HW0 n=0
 
 	[ "$1" = 0 ] || dir=$HW1
-	while read -r line; do
+	mapfile -t lines < "$dir/table"
+	for line in "${lines[@]}"; do
 		[[ $line != flow\ * || ! $line =~ ${2:-.} ]] || n=$((n + 1))
-	done < "$dir/table"
+	done
 	echo $n
 }
 
 # flow_packets PORT REGEX: what the one entry that matches has counted
 flow_packets()
 {
-	local line dir=$HW0 n=none
+	local line lines dir=$HW0 n=none
 
 	[ "$1" = 0 ] || dir=$HW1
-	while read -r line; do
+	mapfile -t lines < "$dir/table"
+	for line in "${lines[@]}"; do
 		[[ $line = flow\ * && $line =~ $2 ]] || continue
 		[ "$n" = none ] || n=many
 		[ "$n" = many ] || { n=${line#* packets=}; n=${n%% *}; }
-	done < "$dir/table"
+	done
 	echo "$n"
 }
 
@@ -195,11 +197,12 @@ expect_flows()
 # ft_line: of ft in the listing
 ft_line()
 {
-	local line
+	local line lines
 
-	while read -r line; do
+	mapfile -t lines < "$PROC"
+	for line in "${lines[@]}"; do
 		[[ $line != *" flowtable ft "* ]] || echo "$line"
-	done < "$PROC"
+	done
 }
 
 # ft_field N: field of that line: 4 devices, 5 state, 7 packets, 9 used
@@ -241,12 +244,13 @@ arrived()
 
 _counter_in()
 {
-	local line re
+	local line lines re
 
 	re="counter packets ([0-9]+) bytes [0-9]+.* comment \"$2\""
-	while read -r line; do
+	mapfile -t lines < "$1"
+	for line in "${lines[@]}"; do
 		[[ ! "$line" =~ $re ]] || echo "${BASH_REMATCH[1]}"
-	done < "$1"
+	done
 }
 
 ### Flows
@@ -318,11 +322,12 @@ close_flow()
 # ct_line REGEX: of the one conntrack entry that matches
 ct_line()
 {
-	local line
+	local line lines
 
-	while read -r line; do
+	mapfile -t lines < /proc/net/nf_conntrack
+	for line in "${lines[@]}"; do
 		[[ ! $line =~ $1 ]] || echo "$line"
-	done < /proc/net/nf_conntrack
+	done
 }
 
 # ct_packets PORT: of the original direction

@@ -86,7 +86,7 @@ t_counters()
 	say 5 7 "$t"
 	settle 5
 	sent=$((sent + 8))
-	cat "$PROC" > /dev/null	# asks hardware
+	mapfile < "$PROC"	# asks hardware
 	expect "conntrack, in hardware" "$(ct_packets 13)" "$sent"
 	expect "the same, asked again" "$(ct_packets 13)" "$sent"
 	expect "listed" "$(ft_field 7)" "$(flow_packets 0 'dport=13/')"

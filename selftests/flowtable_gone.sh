@@ -78,7 +78,7 @@ t_owner()
 	load < /dev/null
 	offload 1
 	mkfifo "$TMP/owner"
-	nft -i < "$TMP/owner" > /dev/null 2>&1 &
+	command nft -i < "$TMP/owner" > /dev/null 2>&1 &
 	exec 8> "$TMP/owner"
 	{
 		echo "add table inet f { flags owner; }"

@@ -421,13 +421,14 @@ _says_until_offloaded()
 # What conntrack has accounted for UDP conversations, both directions
 ct_packets()
 {
-	local line sum=0
+	local line lines sum=0
 
-	while read -r line; do
+	mapfile -t lines < /proc/net/nf_conntrack
+	for line in "${lines[@]}"; do
 		[[ $line =~ udp.*dport=$ECHO_PORT\ packets=([0-9]+).*packets=([0-9]+) ]] ||
 			continue
 		sum=$((sum + BASH_REMATCH[1] + BASH_REMATCH[2]))
-	done < /proc/net/nf_conntrack
+	done
 	echo $sum
 }
 

@@ -13,8 +13,12 @@
 # Sourcing this file moves the script into a network namespace of its own.
 #
 # Packets carry a tag of the test's choice in their payload, so that a tap can
-# tell them from everything else. Programs are started as rarely as possible:
-# in an emulated guest that is what a test spends its time on.
+# tell them from everything else.
+#
+# In an emulated guest a test spends its time on programs, on subshells, and on
+# bash's "read", which goes back in a file at the end of each line: in one of
+# proc or debugfs all the lines before are made again. So programs are started
+# as rarely as possible, and such files are read with mapfile.
 
 KSFT_PASS=0
 KSFT_FAIL=1
@@ -475,23 +479,33 @@ cleanup()
 
 ### What the hardware says
 
+# _value_in FILE NAME: the rest of its line
+_value_in()
+{
+	local line lines
+
+	mapfile -t lines < "$1"
+	for line in "${lines[@]}"; do
+		[[ $line != "$2 "* ]] || echo "${line##* }"
+	done
+}
+
 # hw_stat NAME [PORT]
 hw_stat()
 {
-	local dir=$HW0 name value
+	local dir=$HW0
 
 	[ "${2:-0}" = 0 ] || dir=$HW1
-	while read -r name value; do
-		[ "$name" != "$1" ] || echo "$value"
-	done < "$dir/stats"
+	_value_in "$dir/stats" "$1"
 }
 
 # hw_field NAME REGEX: field NAME= of the one entry whose line matches
 hw_field()
 {
-	local line found=none
+	local line lines found=none
 
-	while read -r line; do
+	mapfile -t lines < "$HW0/table"
+	for line in "${lines[@]}"; do
 		[[ "$line" =~ $2 ]] || continue
 		if [ "$found" != none ]; then
 			found=many
@@ -499,7 +513,7 @@ hw_field()
 		fi
 		found=${line#* "$1"=}
 		found=${found%% *}
-	done < "$HW0/table"
+	done
 	echo "$found"
 }
 
@@ -514,11 +528,7 @@ injected()
 
 ledger()
 {
-	local name value
-
-	while read -r name value; do
-		[ "$name" != "$1" ] || echo "$value"
-	done < $LEDGER
+	_value_in $LEDGER "$1"
 }
 
 ### What nft says
@@ -526,10 +536,12 @@ ledger()
 # nft_counter COMMENT [bytes]: counter of the rule with that comment
 nft_counter()
 {
-	local line re found=none
+	local line lines re found=none
 
 	re="counter packets ([0-9]+) bytes ([0-9]+).* comment \"$1\""
-	while read -r line; do
+	command nft list ruleset > "$TMP/list"
+	mapfile -t lines < "$TMP/list"
+	for line in "${lines[@]}"; do
 		[[ "$line" =~ $re ]] || continue
 		if [ "$found" != none ]; then
 			found=many
@@ -537,7 +549,7 @@ nft_counter()
 		fi
 		found=${BASH_REMATCH[1]}
 		[ "${2:-}" != bytes ] || found=${BASH_REMATCH[2]}
-	done < <(nft list ruleset)
+	done
 	echo "$found"
 }
 
@@ -551,12 +563,13 @@ _INCOMING_ONLY=setsockopt-int=263:23:1
 # _packet_sockets IFINDEX: number of AF_PACKET sockets bound to that interface
 _packet_sockets()
 {
-	local sk ref type proto iface rest n=0
+	local line lines n=0
 
-	# shellcheck disable=SC2034
-	while read -r sk ref type proto iface rest; do
-		[ "$iface" != "$1" ] || n=$((n + 1))
-	done < /proc/net/packet
+	mapfile -t lines < /proc/net/packet
+	for line in "${lines[@]}"; do
+		# sk, references, type, protocol, interface
+		[[ ! $line =~ ^[^\ ]+\ +[^\ ]+\ +[^\ ]+\ +[^\ ]+\ +$1\  ]] || n=$((n + 1))
+	done
 	echo $n
 }
 
@@ -587,6 +600,12 @@ _tap()
 # tap_count DEV TAG: packets with TAG which the tap of DEV has seen so far
 tap_count()
 {
+	_count_tap "$@"
+	echo $REPLY
+}
+
+_count_tap()
+{
 	local piece n=0
 
 	while IFS= read -r -d ';' piece; do
@@ -594,27 +613,38 @@ tap_count()
 		*"<$2>")	n=$((n + 1)) ;;
 		esac
 	done < "$TMP/tap.$1"
-	echo $n
+	REPLY=$n
 }
 
 _tap_has()
 {
-	[ "$(tap_count "$1" "$2")" -ge 1 ]
+	_count_tap "$@"
+	[ $REPLY -ge 1 ]
 }
 
 _n_flush=0
+_flush_frame=
 
 # After this, everything that the far end has sent to sut0 is through the port
 # and the tap: the wire is a queue, and these are its last packets. They go to
 # port 7, which no rule of a test may take.
 flush_wire()
 {
+	local n
+
 	_n_flush=$((_n_flush + 1))
-	send_raw 1 0800 "$(hex_ip4 17 0 "$(hex_udp 7 "$(hex_tag "raw$_n_flush")")")"
-	wait_until _tap_has sut0 "raw$_n_flush" ||
+	printf -v n '%04d' $_n_flush
+	# No checksum covers what differs from one to the next.
+	if [ -z "$_flush_frame" ]; then
+		_frame 0800 "$(hex_ip4 17 0 "$(hex_udp 7 "$(hex_tag raw0000)")")"
+		# without the tag, ten bytes as \x3c
+		_flush_frame=${REPLY:0:-40}
+	fi
+	far "printf '$_flush_frame<raw$n>;' >&4" || fail "cannot send a frame"
+	wait_until _tap_has sut0 "raw$n" ||
 		fail "the frame that ends a burst never came to sut0"
-	send_udp 1 7 "end$_n_flush"
-	wait_until _tap_has sut0 "end$_n_flush" ||
+	send_udp 1 7 "end$n"
+	wait_until _tap_has sut0 "end$n" ||
 		fail "the packet that ends a burst never came to sut0"
 }
 
@@ -654,18 +684,26 @@ _raw_sender()
 		ktap_bail "no way to the sender of raw frames"
 }
 
-# send_raw COUNT ETHERTYPE HEX [VLANHEX]: frames from far0 to sut0
-send_raw()
+# _frame ETHERTYPE HEX [VLANHEX]: sets REPLY to a frame from far0 to sut0, in
+# words of printf
+_frame()
 {
-	local frame=${SUT_MAC//:/}${FAR_MAC//:/}${4:-}$2$3 i text=
+	local frame=${SUT_MAC//:/}${FAR_MAC//:/}${3:-}$1$2 i
 
+	REPLY=
 	for ((i = 0; i < ${#frame}; i += 2)); do
 		# bash would send what is before it as a datagram of its own
 		[ "${frame:i:2}" != 0a ] ||
 			ktap_bail "a frame with a line feed at byte $((i / 2))"
-		text+="\\x${frame:i:2}"
+		REPLY+="\\x${frame:i:2}"
 	done
-	far "for ((i = 0; i < $1; i++)); do printf '$text' >&4; done" ||
+}
+
+# send_raw COUNT ETHERTYPE HEX [VLANHEX]: frames from far0 to sut0
+send_raw()
+{
+	_frame "${@:2}"
+	far "for ((i = 0; i < $1; i++)); do printf '$REPLY' >&4; done" ||
 		fail "cannot send a frame"
 }
 

@@ -44,7 +44,7 @@ expect_exact()
 
 expect_no_trace()
 {
-	cat "$PROC" > /dev/null
+	mapfile < "$PROC"
 	expect "entries on sut0" "$(hw_stat entries)" 0
 	expect "entries on sut1" "$(hw_stat entries 1)" 0
 	expect_ledger_empty
@@ -276,7 +276,7 @@ start_owner()
 {
 	rm -f "$TMP/owner"
 	mkfifo "$TMP/owner"
-	nft -i < "$TMP/owner" > "$TMP/owner.out" 2>&1 &
+	command nft -i < "$TMP/owner" > "$TMP/owner.out" 2>&1 &
 	owner_pid=$!
 	exec {owner_in}> "$TMP/owner"
 	printf '%s\n' "$1" >&"$owner_in"

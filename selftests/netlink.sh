@@ -54,6 +54,7 @@ _proc()
 {
 	local table chain handle dev state prio packets bytes used why
 
+	cat "$PROC" > "$TMP/listing"
 	while read -r table chain handle dev state prio packets bytes used why; do
 		case "$table $chain" in
 		"# "*)	continue ;;
@@ -62,7 +63,7 @@ _proc()
 		esac
 		[ "$used" = - ] || used=used
 		echo "$table $chain $handle $dev $state $prio $packets $bytes $used $why"
-	done < "$PROC"
+	done < "$TMP/listing"
 }
 
 # rule COMMENT FILTER: jq FILTER applied to the rule on sut0

@@ -50,6 +50,13 @@ load_keep()
 	END
 }
 
+# nft COMMAND...: forgets where rules have been
+nft()
+{
+	[ -z "$TMP" ] || : > "$TMP/places"
+	command nft "$@"
+}
+
 # nft_do COMMAND...: changes the ruleset
 nft_do()
 {
@@ -59,69 +66,84 @@ nft_do()
 # The ruleset as text, handles included, counters not.
 ruleset()
 {
-	nft -s -a list ruleset
+	command nft -s -a list ruleset
 }
 
-# _place COMMENT: "TABLE CHAIN HANDLE" of the rule with it
+# _place COMMENT: sets REPLY to "TABLE CHAIN HANDLE" of the rule with it
 _place()
 {
-	local line table chain
+	local line lines table chain
 
-	while read -r line; do
+	# Who changes the ruleset without nft() leaves a list that is too old.
+	_places_have "$1" || command nft -a list ruleset > "$TMP/places"
+	mapfile -t lines < "$TMP/places"
+	REPLY=
+	for line in "${lines[@]}"; do
 		case $line in
 		"table netdev "*)
 			line=${line#table netdev }
 			table=${line%% *} ;;
-		"chain "*)
-			line=${line#chain }
+		$'\tchain '*)
+			line=${line#*chain }
 			chain=${line%% *} ;;
 		*" comment \"$1\" # handle "*)
-			echo "$table $chain ${line##* }" ;;
+			REPLY="$table $chain ${line##* }" ;;
 		esac
-	done < <(nft -a list ruleset)
+	done
+}
+
+_places_have()
+{
+	local places
+
+	[ -s "$TMP/places" ] || return
+	read -r -d '' places < "$TMP/places"
+	[[ $places = *" comment \"$1\" # handle "* ]]
 }
 
 # handle COMMENT: of the rule with it
 handle()
 {
-	local place
-
-	place=$(_place "$1")
-	echo "${place##* }"
+	_place "$1"
+	echo "${REPLY##* }"
 }
 
-# listed COMMENT [DEV]: the rule's line in /proc/net/nft_offload
+# listed COMMENT [DEV]: sets REPLY to the rule's line in /proc/net/nft_offload,
+# and LISTED to its words
 listed()
 {
-	local place line
+	local place line lines
 
-	place=$(_place "$1")
+	_place "$1"
+	place=$REPLY
+	REPLY=
 	# Reading it also waits for a device that could not be bound at once.
-	while read -r line; do
-		[[ "$line" != "$place ${2:-sut0} "* ]] || echo "$line"
-	done < $PROC
+	mapfile -t lines < "$PROC"
+	for line in "${lines[@]}"; do
+		[[ "$line" != "$place ${2:-sut0} "* ]] || REPLY=$line
+	done
+	read -r -a LISTED <<< "$REPLY"
 }
 
 # state COMMENT [DEV]: hardware, software, failed, or nothing
 state()
 {
-	local state
-
-	read -r _ _ _ _ state _ < <(listed "$@") && echo "$state"
+	listed "$@"
+	echo "${LISTED[4]:-}"
 }
 
 # why COMMENT [DEV]: the words at the end of its line
 why()
 {
-	local why
-
-	read -r _ _ _ _ _ _ _ _ _ why < <(listed "$@") && echo "$why"
+	listed "$@"
+	echo "${LISTED[*]:9}"
 }
 
 # expect_state COMMENT STATE [DEV]
 expect_state()
 {
-	expect "state of rule $1" "$(state "$1" "${3:-sut0}")" "$2"
+	listed "$1" "${3:-sut0}"
+	expect "state of rule $1" "${LISTED[4]:-}" "$2"
 }
 
 # expect_why COMMENT REGEX [DEV]: the reason, with %NAME% for the handle of NAME
@@ -129,10 +151,12 @@ expect_why()
 {
 	local got re=$2 name
 
-	got=$(why "$1" "${3:-sut0}")
+	listed "$1" "${3:-sut0}"
+	got=${LISTED[*]:9}
 	while [[ $re =~ %([a-z0-9]+)% ]]; do
 		name=${BASH_REMATCH[1]}
-		re=${re//"%$name%"/$(handle "$name")}
+		_place "$name"
+		re=${re//"%$name%"/${REPLY##* }}
 	done
 	[[ $got =~ $re ]] || fail "reason of rule $1: '$got', expected '$re'"
 }
@@ -140,27 +164,27 @@ expect_why()
 # listed_packets COMMENT: what the listing says hardware has counted
 listed_packets()
 {
-	local packets
-
-	read -r _ _ _ _ _ _ packets _ < <(listed "$1") && echo "$packets"
+	listed "$1"
+	echo "${LISTED[6]:-}"
 }
 
 # hw_list REGEX [PORT]: what it captures in the lines of a port's table, in order
 hw_list()
 {
-	local line list='' dir=$HW0
+	local line lines list='' dir=$HW0
 
 	[ "${2:-0}" = 0 ] || dir=$HW1
-	while read -r line; do
+	mapfile -t lines < "$dir/table"
+	for line in "${lines[@]}"; do
 		[[ ! "$line" =~ $1 ]] || list+="${BASH_REMATCH[1]} "
-	done < "$dir/table"
+	done
 	echo "$list"
 }
 
 # expect_entries WANTED [PORT]
 expect_entries()
 {
-	cat $PROC > /dev/null	# waits for pending work
+	mapfile < "$PROC"	# waits for pending work
 	expect "entries in hardware" "$(hw_stat entries "${2:-0}")" "$1"
 }
 

@@ -594,13 +594,15 @@ t_below_pppoe()
 # with comment NEW takes its place, and three hundred others come in front of it
 swap()
 {
-	local i line
+	local i line lines
 
+	command nft -a list ruleset > "$TMP/list"
+	mapfile -t lines < "$TMP/list"
 	{
-		while read -r line; do
+		for line in "${lines[@]}"; do
 			[[ ! "$line" =~ (comment \"($1|fill)\" # handle ([0-9]+)) ]] ||
 				echo "delete rule netdev t c handle ${BASH_REMATCH[3]}"
-		done < <(nft -a list ruleset)
+		done
 		echo "insert rule netdev t c $3 comment \"$2\""
 		for ((i = 0; i < 300; i++)); do
 			echo "insert rule netdev t c udp dport $((1000 + i)) drop comment \"fill\""

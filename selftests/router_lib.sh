@@ -188,18 +188,19 @@ _nobody_at_end()
 # flowtables
 flows()
 {
-	local dir=$HW0 line
+	local dir=$HW0 line lines
 
 	[ "$1" = 0 ] || dir=$HW1
 	FLOWS=0 FLOW_PACKETS=0
-	while read -r line; do
+	mapfile -t lines < "$dir/table"
+	for line in "${lines[@]}"; do
 		case $line in
 		flow\ *)
 			line=${line#* packets=}
 			FLOWS=$((FLOWS + 1))
 			FLOW_PACKETS=$((FLOW_PACKETS + ${line%% *})) ;;
 		esac
-	done < "$dir/table"
+	done
 }
 
 # flow_count: number of entries of flowtables, over both ports

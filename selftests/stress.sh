@@ -144,9 +144,7 @@ do_toggle()
 
 do_list()
 {
-	local line
-
-	while read -r line; do :; done < "$PROC"
+	mapfile < "$PROC"
 }
 
 _others_work()
@@ -194,12 +192,8 @@ worker()
 
 lines()
 {
-	local n=0
-
-	while read -r _; do
-		n=$((n + 1))
-	done < "$1"
-	echo "$n"
+	mapfile < "$1"
+	echo ${#MAPFILE[@]}
 }
 
 t_everything_at_once()

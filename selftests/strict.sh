@@ -29,11 +29,12 @@ load_rules()
 # All but counters and times of what the hardware holds.
 hw_table()
 {
-	local line list=
+	local line lines list=
 
-	while read -r line; do
+	mapfile -t lines < "$HW0/table"
+	for line in "${lines[@]}"; do
 		[[ ! "$line" =~ prio= ]] || list+="${line%% packets=*}"$'\n'
-	done < "$HW0/table"
+	done
 	echo "$list"
 }
 
@@ -49,7 +50,7 @@ expect_unchanged()
 	ruleset > "$TMP/ruleset.now"
 	cmp -s "$TMP/ruleset" "$TMP/ruleset.now" ||
 		fail "the ruleset has changed: $(diff "$TMP/ruleset" "$TMP/ruleset.now")"
-	cat "$PROC" > /dev/null
+	mapfile < "$PROC"
 	hw_table > "$TMP/hw.now"
 	cmp -s "$TMP/hw" "$TMP/hw.now" ||
 		fail "hardware has changed: $(diff "$TMP/hw" "$TMP/hw.now")"
