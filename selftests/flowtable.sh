@@ -236,22 +236,33 @@ t_stacked()
 	tagged_net_down
 }
 
-# FIN goes through software, and hardware forgets the connection.
-t_tcp()
+# A connection with somebody who echoes
+connect()
 {
-	# shellcheck disable=SC2016
-	local echo='f() { echo "$1" >&5; read -r x <&5; echo "$x"; }; f' there back
-
-	load_flowtable
-	offload 1
 	far2 "socat TCP-LISTEN:8080,reuseaddr PIPE 2> /dev/null &"
 	wait_until _far2_listens 8080 || fail "nobody listens"
 	far "exec 5<> /dev/tcp/$FAR2_IP/8080" || fail "cannot connect"
-	expect "echo" "$(far "$echo one")" one
+	expect_echo one
+}
+
+# expect_echo WORD
+expect_echo()
+{
+	expect "echo" "$(far "echo $1 >&5; read -r x <&5; echo \"\$x\"")" "$1"
+}
+
+# FIN goes through software, and hardware forgets the connection.
+t_tcp()
+{
+	local there back
+
+	load_flowtable
+	offload 1
+	connect
 	expect_flows 1
 	there=$(hw_stat hit)
 	back=$(hw_stat hit 1)
-	expect "echo" "$(far "$echo two")" two
+	expect_echo two
 	[ "$(hw_stat hit)" -gt "$there" ] || fail "hardware has forwarded nothing"
 	[ "$(hw_stat hit 1)" -gt "$back" ] || fail "... nor any answer"
 	close_flow 5
@@ -280,7 +291,8 @@ t_aging()
 	local seen life deadline
 
 	load_flowtable
-	life=$(udp_flow_timeout 3)
+	# long enough for a machine that asks hardware late
+	life=$(udp_flow_timeout $((3 * DEADLINE_MS / 20000)))
 	deadline=$((DEADLINE_MS + life * 1000))
 	offload 1
 	open_flow 5 14
@@ -531,6 +543,50 @@ t_tc_comes_first()
 	done_with
 }
 
+t_xdp_comes_first()
+{
+	load_flowtable
+	offload 1
+	open_flow 5 9
+	expect_flows 1
+	xdp_on sut0 xdpgeneric
+	offload 1
+	expect_ft software "sut0: the device has an XDP program"
+	expect "flows in hardware" "$(flows 0)" 0
+	ip link set dev sut0 xdpgeneric off
+	offload 1
+	expect_flows 1
+	close_flow 5
+	done_with
+}
+
+# Somebody else has the hardware of one device, which is tried again and again.
+t_neighbour()
+{
+	local before
+
+	load_flowtable
+	# EBUSY
+	echo "1 16 1000" > "$HW1/fail_bind"
+	offload 1
+	expect_ft hardware "^sut1: another flow table has the device's hardware"
+	open_flow 5 9
+	wait_value 1 flows 0
+	say 5 "$N" "$t"
+	settle 5
+	before=$(flow_packets 0 'dport=9/')
+	[ "$before" -gt 0 ] || fail "hardware has forwarded nothing"
+	nft_do add table inet something
+	expect_ft hardware "^sut1: another"
+	expect "packets of the flow" "$(flow_packets 0 'dport=9/')" "$before"
+	echo 0 > "$HW1/fail_bind"
+	nft_do delete table inet something
+	expect_ft hardware "^-$"
+	expect_flows 1
+	close_flow 5
+	done_with
+}
+
 # The same ruleset again, and again, while a flow runs.
 t_reload()
 {
@@ -579,8 +635,43 @@ t_claimed()
 	expect_ledger_empty
 }
 
+# A driver that does not delete a flow loses it with its flow block. Comes last:
+# the ledger goes on telling of it.
+t_kept()
+{
+	local purged
+
+	load_flowtable
+	offload 1
+	connect
+	expect_flows 1
+	purged=$(ledger purged)
+	# EIO
+	echo "1 5" > "$HW0/fail_destroy"
+	close_flow 5
+	wait_value 0 flows 0
+	wait_value 0 flows 1
+	expect "failures" "$(injected fail_destroy)" 1
+	expect "entries that the driver had to purge" "$(ledger purged)" $((purged + 1))
+	expect_ft hardware
+	open_flow 6 9
+	expect_flows 1
+	expect_path hard 6 again
+	# Once more, while all flows leave
+	echo "1 5" > "$HW0/fail_destroy"
+	offload 0
+	expect "failures" "$(injected fail_destroy)" 2
+	expect "flows in hardware" "$(flows 0) $(flows 1)" "0 0"
+	expect_path soft 6 off
+	close_flow 6
+	load < /dev/null
+	expect "ledger: entries" "$(ledger entries)" 0
+	expect "ledger: bound" "$(ledger bound)" 0
+}
+
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu tcp aging full chain_in_front
-	front_under_traffic watched output_watched tc_comes_first reload claimed"
+	front_under_traffic watched output_watched tc_comes_first xdp_comes_first
+	neighbour reload claimed kept"
 
 ktap_print_header
 setup_router

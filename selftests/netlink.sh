@@ -278,6 +278,11 @@ t_flowtables()
 	expect "what is listed" \
 	       "$(jq -c '.[] | [.table, .name, .state, .devices, .flows_hw]' "$TMP/fts")" \
 	       '["f","ft","hardware",["sut0","sut1"],0]'
+	# hardware still, but not of both devices
+	ethtool -K sut1 hw-tc-offload off
+	expect_event '.event == "flowtable" and .flowtable.state == "hardware" and
+		(.flowtable.reason // "" | test("sut1: hw-tc-offload"))'
+	ethtool -K sut1 hw-tc-offload on
 	load < /dev/null
 	expect_event '.event == "flowtable-gone" and .flowtable.table == "f" and
 		.flowtable.name == "ft"'
