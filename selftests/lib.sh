@@ -204,6 +204,10 @@ lacks()
 		! kernel_before 7 0 || return
 		echo "flows leave by devices of their flow table only, since 7.0"
 		;;
+	xdp|xdp_comes_first)
+		[ ! -e /proc/sys/kernel/unprivileged_bpf_disabled ] || return
+		echo "needs CONFIG_BPF_SYSCALL"
+		;;
 	*)	return 1 ;;
 	esac
 }

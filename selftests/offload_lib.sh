@@ -219,6 +219,46 @@ send()
 	send_udp "$N" "$1" "$t.$2"
 }
 
+# _little_endian BYTES:NUMBER...: prints them
+_little_endian()
+{
+	local word size value text=
+
+	for word; do
+		size=${word%:*}
+		for ((value = ${word#*:}; size; size--, value >>= 8)); do
+			printf -v word '\\x%02x' $((value & 255))
+			text+=$word
+		done
+	done
+	printf '%b' "$text"
+}
+
+# xdp_on DEV MODE: an XDP program that passes every packet; MODE: xdpgeneric or
+# xdpdrv
+xdp_on()
+{
+	{
+		# ELF header: relocatable, for BPF, 4 section headers at 0x98
+		printf '\x7fELF'
+		_little_endian 1:2 1:1 1:1 1:0 8:0 2:1 2:247 4:1 8:0 8:0 8:0x98 \
+			4:0 2:64 2:0 2:0 2:64 2:4 2:3
+		# 0x40: r0 = XDP_PASS; exit
+		_little_endian 4:0xb7 4:2 4:0x95 4:0
+		# 0x50: symbols: none, and the function "xdp" in section 1
+		_little_endian 8:0 8:0 8:0 4:1 1:0x12 1:0 2:1 8:0 8:16
+		# 0x80: names
+		printf '\0xdp\0.symtab\0.strtab\0\0\0\0'
+		# 0x98: sections: none, code, symbols, names
+		_little_endian 8:0 8:0 8:0 8:0 8:0 8:0 8:0 8:0
+		_little_endian 4:1 4:1 8:6 8:0 8:0x40 8:16 4:0 4:0 8:8 8:0
+		_little_endian 4:5 4:2 8:0 8:0 8:0x50 8:48 4:3 4:1 8:8 8:24
+		_little_endian 4:13 4:3 8:0 8:0 8:0x80 8:21 4:0 4:0 8:1 8:0
+	} > "$TMP/xdp.o"
+	ip link set dev "$1" "$2" obj "$TMP/xdp.o" sec xdp 2> "$TMP/xdp.err" ||
+		fail "no XDP program: $(< "$TMP/xdp.err")"
+}
+
 # Runs in the far end's shell.
 _flood()
 {

@@ -352,6 +352,36 @@ t_chains_in_the_way()
 	stop
 }
 
+# XDP would run before, be it of the stack or of the driver.
+t_xdp()
+{
+	local mode
+
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter drop comment "r"
+			}
+		}
+	END
+	for mode in xdpgeneric xdpdrv; do
+		expect_entries 1
+		xdp_on sut0 "$mode"
+		offload 1
+		expect_state r software
+		expect_why r "^the device has an XDP program, which would run before$"
+		expect_entries 0
+		send 9 "$mode"
+		flush_wire
+		expect_seen "$mode" "$N"
+		ip link set dev sut0 "$mode" off
+		offload 1
+		expect_state r hardware
+	done
+	stop
+}
+
 # Devices whose hardware is not ours.
 t_device_taken()
 {
@@ -646,7 +676,7 @@ t_never_swallowed()
 }
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
-	accept_ends_its_chain reasons contradiction odd_shape chains_in_the_way device_taken
+	accept_ends_its_chain reasons contradiction odd_shape chains_in_the_way device_taken xdp
 	hardware_full target_gone target_watched below_pppoe never_swallowed"
 
 ktap_print_header
