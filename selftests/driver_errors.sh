@@ -204,7 +204,5 @@ need_offload
 # shellcheck disable=SC2086
 set -- $TESTS
 ktap_set_plan $#
-for t; do
-	subtest "$t" "t_$t"
-done
+run_subtests "$@"
 ktap_finished

@@ -265,7 +265,6 @@ ktap_print_header
 setup_pair
 need_tools tc
 ktap_set_plan "$(wc -w <<< "$TESTS")"
-for t in $TESTS; do
-	subtest "$t" "t_$t"
-done
+# shellcheck disable=SC2086
+run_subtests $TESTS
 ktap_finished

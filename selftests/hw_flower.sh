@@ -524,7 +524,6 @@ setup_pair
 need_tools tc
 tc qdisc add dev sut0 clsact || ktap_skip_all "needs clsact (CONFIG_NET_SCH_INGRESS)"
 ktap_set_plan "$(wc -w <<< "$TESTS")"
-for t in $TESTS; do
-	subtest "$t" "t_$t"
-done
+# shellcheck disable=SC2086
+run_subtests $TESTS
 ktap_finished

@@ -187,24 +187,24 @@ kernel_before()
 # lacks SUBTEST: what it needs is not here, no longer or not yet; says why
 lacks()
 {
-	case $1 in
-	vlan|stacked)
+	case ${0##*/}/$1 in
+	hw_flowtable.sh/vlan|flowtable.sh/vlan|flowtable.sh/stacked)
 		kernel_before 5 13 || return
 		echo "flows know no VLAN tags before 5.13"
 		;;
-	owner|owner_goes)
+	flowtable_gone.sh/owner|lifetime.sh/owner_goes)
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
 		;;
-	words|odd_shape)
+	strict.sh/words|prefix.sh/odd_shape)
 		! type -P nfoctl > /dev/null || return
 		echo "needs nfoctl"
 		;;
-	output_watched)
+	flowtable.sh/output_watched)
 		! kernel_before 7 0 || return
 		echo "flows leave by devices of their flow table only, since 7.0"
 		;;
-	xdp|xdp_comes_first)
+	prefix.sh/xdp|flowtable.sh/xdp_comes_first)
 		[ ! -e /proc/sys/kernel/unprivileged_bpf_disabled ] || return
 		echo "needs CONFIG_BPF_SYSCALL"
 		;;
@@ -217,6 +217,7 @@ run_subtests()
 {
 	local why
 
+	# Packets carry its name.
 	for t in "$@"; do
 		if why=$(lacks "$t"); then
 			subtest_skip "$t" "$why"

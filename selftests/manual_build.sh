@@ -74,7 +74,5 @@ need_tools insmod rmmod
 # insmod does not load what the module needs
 modprobe -a nf_tables nf_flow_table || ktap_bail "no nf_tables or no nf_flow_table"
 ktap_set_plan 5
-for t in insmod sysctl rule_by_hand packets rmmod; do
-	subtest "$t" "t_$t"
-done
+run_subtests insmod sysctl rule_by_hand packets rmmod
 ktap_finished

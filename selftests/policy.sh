@@ -267,8 +267,7 @@ need_offload
 need_tools cmp jq nfoctl tc
 # shellcheck disable=SC2086
 ktap_set_plan $(($(wc -w <<< $TESTS) + 1))
-for t in $TESTS; do
-	subtest "$t" "t_$t"
-done
+# shellcheck disable=SC2086
+run_subtests $TESTS
 subtest ledger expect_ledger_empty
 ktap_finished

@@ -328,7 +328,6 @@ need_offload
 need_tools cmp diff
 # shellcheck disable=SC2086
 ktap_set_plan "$(wc -w <<< $TESTS)"
-for t in $TESTS; do
-	subtest "$t" "t_$t"
-done
+# shellcheck disable=SC2086
+run_subtests $TESTS
 ktap_finished
