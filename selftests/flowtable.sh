@@ -520,7 +520,7 @@ t_output_watched()
 	done_with
 }
 
-# What tc drops before the flow table of software sees it.
+# What tc drops before the flow table of software sees it. Nobody tells of that.
 t_tc_comes_first()
 {
 	load_flowtable
@@ -530,12 +530,10 @@ t_tc_comes_first()
 	tc qdisc add dev sut0 ingress || fail "no ingress qdisc"
 	tc filter add dev sut0 ingress protocol ip flower skip_hw ip_proto udp \
 		dst_port 9 action drop || fail "no filter"
-	offload 1
+	wait_value 0 flows 0
 	expect_ft software "sut0: the device has a tc ingress hook"
-	expect "flows in hardware" "$(flows 0)" 0
 	say 5 "$N" "$t"
 	tc qdisc del dev sut0 ingress
-	offload 1
 	expect_flows 1
 	settle 5
 	expect "packets that got by tc" "$(tap_count far1 "$t")" 0
@@ -550,11 +548,9 @@ t_xdp_comes_first()
 	open_flow 5 9
 	expect_flows 1
 	xdp_on sut0 xdpgeneric
-	offload 1
+	wait_value 0 flows 0
 	expect_ft software "sut0: the device has an XDP program"
-	expect "flows in hardware" "$(flows 0)" 0
 	ip link set dev sut0 xdpgeneric off
-	offload 1
 	expect_flows 1
 	close_flow 5
 	done_with

@@ -368,17 +368,43 @@ t_xdp()
 	for mode in xdpgeneric xdpdrv; do
 		expect_entries 1
 		xdp_on sut0 "$mode"
-		offload 1
+		wait_value 0 hw_stat entries
 		expect_state r software
 		expect_why r "^the device has an XDP program, which would run before$"
-		expect_entries 0
 		send 9 "$mode"
 		flush_wire
 		expect_seen "$mode" "$N"
 		ip link set dev sut0 "$mode" off
-		offload 1
-		expect_state r hardware
+		wait_value 1 hw_stat entries
 	done
+	stop
+}
+
+# A tc filter comes and goes, and nobody tells of it.
+t_unannounced()
+{
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter fwd to "sut1" comment "r"
+			}
+		}
+	END
+	expect_entries 1
+	tc qdisc add dev sut1 clsact || fail "no clsact"
+	tc filter add dev sut1 egress protocol ip flower skip_hw ip_proto udp \
+		dst_port 9 action drop || fail "no filter"
+	wait_value 0 hw_stat entries
+	expect_why r "^rule %r%: sut1 has a tc egress hook"
+	send 9 dropped
+	flush_wire
+	tc qdisc del dev sut1 clsact
+	wait_value 1 hw_stat entries
+	send 9 sent
+	flush_wire
+	wait_value "$N" tap_count far1 "$t.sent"
+	expect "packets that got by tc" "$(tap_count far1 "$t.dropped")" 0
 	stop
 }
 
@@ -676,8 +702,9 @@ t_never_swallowed()
 }
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
-	accept_ends_its_chain reasons contradiction odd_shape chains_in_the_way device_taken xdp
-	hardware_full target_gone target_watched below_pppoe never_swallowed"
+	accept_ends_its_chain reasons contradiction odd_shape chains_in_the_way device_taken
+	xdp unannounced hardware_full target_gone target_watched below_pppoe
+	never_swallowed"
 
 ktap_print_header
 setup_pair
