@@ -196,7 +196,7 @@ lacks()
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
 		;;
-	strict.sh/words|prefix.sh/odd_shape)
+	strict.sh/words|prefix.sh/odd_shape|prefix.sh/short)
 		! type -P nfoctl > /dev/null || return
 		echo "needs nfoctl"
 		;;

@@ -29,7 +29,7 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVarP(&asJSON, "json", "j", false, "print JSON")
 	root.AddCommand(newRules(&asJSON), newFlowtables(&asJSON), newPolicy(&asJSON), newMonitor(&asJSON),
-		newFuzz(), newAddEmptyRule(), newAddOddRule())
+		newFuzz(), newAddEmptyRule(), newAddOddRule(), newAddShortRule())
 	return root
 }
 
@@ -217,6 +217,22 @@ func newAddOddRule() *cobra.Command {
 				return fmt.Errorf("%q and %q must be addresses of IPv4", args[2], args[3])
 			}
 			return nfo.AddOddRule(args[0], args[1], never, last)
+		},
+	}
+}
+
+func newAddShortRule() *cobra.Command {
+	return &cobra.Command{
+		Use:    "add-short-rule TABLE CHAIN ADDRESS",
+		Short:  "Add a rule that accepts packets whose address begins with the first two bytes of ADDRESS",
+		Hidden: true,
+		Args:   cobra.ExactArgs(3),
+		RunE: func(_ *cobra.Command, args []string) error {
+			ip := net.ParseIP(args[2]).To4()
+			if ip == nil {
+				return fmt.Errorf("%q must be an address of IPv4", args[2])
+			}
+			return nfo.AddShortRule(args[0], args[1], ip[:2])
 		},
 	}
 }

@@ -22,36 +22,70 @@ func AddEmptyRule(table, chain string) error {
 // hardware expression by expression, the last address would win.
 func AddOddRule(table, chain string, never, last net.IP) error {
 	return addRule(table, chain, func(list *netlink.AttributeEncoder) error {
-		list.ByteOrder = binary.BigEndian
-		expr(list, "payload", func(e *netlink.AttributeEncoder) {
-			e.Uint32(unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
-			e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
-			e.Uint32(unix.NFTA_PAYLOAD_OFFSET, 12)
-			e.Uint32(unix.NFTA_PAYLOAD_LEN, net.IPv4len)
+		loadSource(list)
+		equals(list, never.To4())
+		equals(list, last.To4())
+		verdict(list, verdictDrop)
+		return nil
+	})
+}
+
+// AddShortRule adds another such rule: it loads the source address of IPv4,
+// compares only its first bytes, and accepts. Described to hardware with the
+// whole address, it would leave the others of that network to what is behind.
+func AddShortRule(table, chain string, network []byte) error {
+	return addRule(table, chain, func(list *netlink.AttributeEncoder) error {
+		expr(list, "meta", func(e *netlink.AttributeEncoder) {
+			e.Uint32(unix.NFTA_META_DREG, unix.NFT_REG_1)
+			e.Uint32(unix.NFTA_META_KEY, unix.NFT_META_PROTOCOL)
 		})
-		for _, ip := range []net.IP{never, last} {
-			expr(list, "cmp", func(e *netlink.AttributeEncoder) {
-				e.Uint32(unix.NFTA_CMP_SREG, unix.NFT_REG_1)
-				e.Uint32(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ)
-				e.Nested(unix.NFTA_CMP_DATA, func(d *netlink.AttributeEncoder) error {
-					d.Bytes(unix.NFTA_DATA_VALUE, ip.To4())
-					return nil
-				})
-			})
-		}
-		expr(list, "immediate", func(e *netlink.AttributeEncoder) {
-			e.Uint32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
-			e.Nested(unix.NFTA_IMMEDIATE_DATA, func(d *netlink.AttributeEncoder) error {
-				d.ByteOrder = binary.BigEndian
-				d.Nested(unix.NFTA_DATA_VERDICT, func(v *netlink.AttributeEncoder) error {
-					v.ByteOrder = binary.BigEndian
-					v.Uint32(unix.NFTA_VERDICT_CODE, 0) // NF_DROP
-					return nil
-				})
+		equals(list, binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
+		loadSource(list)
+		equals(list, network)
+		verdict(list, verdictAccept)
+		return nil
+	})
+}
+
+// NF_DROP and NF_ACCEPT
+const (
+	verdictDrop   = 0
+	verdictAccept = 1
+)
+
+func loadSource(list *netlink.AttributeEncoder) {
+	list.ByteOrder = binary.BigEndian
+	expr(list, "payload", func(e *netlink.AttributeEncoder) {
+		e.Uint32(unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
+		e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
+		e.Uint32(unix.NFTA_PAYLOAD_OFFSET, 12)
+		e.Uint32(unix.NFTA_PAYLOAD_LEN, net.IPv4len)
+	})
+}
+
+func equals(list *netlink.AttributeEncoder, data []byte) {
+	expr(list, "cmp", func(e *netlink.AttributeEncoder) {
+		e.Uint32(unix.NFTA_CMP_SREG, unix.NFT_REG_1)
+		e.Uint32(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ)
+		e.Nested(unix.NFTA_CMP_DATA, func(d *netlink.AttributeEncoder) error {
+			d.Bytes(unix.NFTA_DATA_VALUE, data)
+			return nil
+		})
+	})
+}
+
+func verdict(list *netlink.AttributeEncoder, code uint32) {
+	expr(list, "immediate", func(e *netlink.AttributeEncoder) {
+		e.Uint32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
+		e.Nested(unix.NFTA_IMMEDIATE_DATA, func(d *netlink.AttributeEncoder) error {
+			d.ByteOrder = binary.BigEndian
+			d.Nested(unix.NFTA_DATA_VERDICT, func(v *netlink.AttributeEncoder) error {
+				v.ByteOrder = binary.BigEndian
+				v.Uint32(unix.NFTA_VERDICT_CODE, code)
 				return nil
 			})
+			return nil
 		})
-		return nil
 	})
 }
 
