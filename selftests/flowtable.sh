@@ -635,7 +635,7 @@ t_claimed()
 # the ledger goes on telling of it.
 t_kept()
 {
-	local purged
+	local purged failed
 
 	load_flowtable
 	offload 1
@@ -659,7 +659,22 @@ t_kept()
 	expect "failures" "$(injected fail_destroy)" 2
 	expect "flows in hardware" "$(flows 0) $(flows 1)" "0 0"
 	expect_path soft 6 off
+	# And for ever, when the other device is bound: there is an end to it.
+	# EBUSY, once
+	echo "1 16 1" > "$HW0/fail_bind"
+	offload 1
+	wait_value 1 flows 1
+	expect "blocks bound to sut0" "$(hw_stat bound)" 0
+	echo "1 5 1000000" > "$HW1/fail_destroy"
+	nft_do add table inet something
+	expect_flows 1
+	expect "blocks bound to sut0" "$(hw_stat bound)" 1
+	failed=$(< "$HW1/fail_destroy")
+	expect_path hard 6 bound
+	expect "failures while nothing happens" "$(< "$HW1/fail_destroy")" "$failed"
+	echo 0 > "$HW1/fail_destroy"
 	close_flow 6
+	offload 0
 	load < /dev/null
 	expect "ledger: entries" "$(ledger entries)" 0
 	expect "ledger: bound" "$(ledger bound)" 0

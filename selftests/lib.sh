@@ -196,7 +196,7 @@ lacks()
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
 		;;
-	strict.sh/words|prefix.sh/odd_shape|prefix.sh/short)
+	strict.sh/words|prefix.sh/odd_shape|prefix.sh/short_and_wide)
 		! type -P nfoctl > /dev/null || return
 		echo "needs nfoctl"
 		;;
@@ -399,6 +399,9 @@ _begin()
 		ktap_skip_all "needs netdevsim (CONFIG_NETDEVSIM)"
 	[ -e $LEDGER ] ||
 		ktap_skip_all "needs netdevsim with a flow table ($LEDGER)"
+	declare -gA _ledger_before
+	_ledger_before[stale]=$(_value_in $LEDGER stale)
+	_ledger_before[purged]=$(_value_in $LEDGER purged)
 }
 
 # The picture above, or Bail out. cleanup() is left to run at exit.
@@ -531,9 +534,13 @@ injected()
 	echo "${line##* }"
 }
 
+# ledger NAME: entries and bound as they are; stale and purged since the setup
 ledger()
 {
-	_value_in $LEDGER "$1"
+	local value
+
+	value=$(_value_in $LEDGER "$1")
+	echo $((value - ${_ledger_before[$1]:-0}))
 }
 
 ### What nft says

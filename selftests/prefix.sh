@@ -299,24 +299,28 @@ t_odd_shape()
 	stop
 }
 
-# ... and one that compares less than it has loaded
-t_short()
+# ... and those that compare less than they have loaded, or more
+t_short_and_wide()
 {
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
+	local kind
+
+	for kind in short wide; do
+		load <<-END
+			table netdev t {
+				chain c {
+					type filter hook ingress device sut0 priority 0;
+				}
 			}
-		}
-	END
-	nfoctl add-short-rule t c "$FAR_IP" || fail "the kernel refuses it"
-	nft_do add rule netdev t c ip saddr "$FAR_IP" counter drop comment '"behind"'
-	expect_state behind software
-	send 10 ten
-	flush_wire
-	expect_seen ten "$N"
-	expect "counter of the drop" "$(nft_counter behind)" 0
-	stop
+		END
+		nfoctl "add-$kind-rule" t c "$FAR_IP" || fail "the kernel refuses it"
+		nft_do add rule netdev t c ip saddr "$FAR_IP" counter drop \
+			comment '"behind"'
+		send 10 "$kind"
+		flush_wire
+		expect_seen "$kind" "$N"
+		expect "counter of the drop, $kind" "$(nft_counter behind)" 0
+		stop
+	done
 }
 
 # What is not a rule but stands in the way as well.
@@ -722,7 +726,7 @@ t_never_swallowed()
 }
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
-	accept_ends_its_chain reasons contradiction odd_shape short chains_in_the_way device_taken
+	accept_ends_its_chain reasons contradiction odd_shape short_and_wide chains_in_the_way device_taken
 	xdp unannounced hardware_full target_gone target_watched below_pppoe
 	never_swallowed"
 

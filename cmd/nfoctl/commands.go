@@ -29,7 +29,7 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVarP(&asJSON, "json", "j", false, "print JSON")
 	root.AddCommand(newRules(&asJSON), newFlowtables(&asJSON), newPolicy(&asJSON), newMonitor(&asJSON),
-		newFuzz(), newAddEmptyRule(), newAddOddRule(), newAddShortRule())
+		newFuzz(), newAddEmptyRule(), newAddOddRule(), newAddPrefixRule("short", nfo.AddShortRule), newAddPrefixRule("wide", nfo.AddWideRule))
 	return root
 }
 
@@ -221,10 +221,10 @@ func newAddOddRule() *cobra.Command {
 	}
 }
 
-func newAddShortRule() *cobra.Command {
+func newAddPrefixRule(kind string, add func(table, chain string, network []byte) error) *cobra.Command {
 	return &cobra.Command{
-		Use:    "add-short-rule TABLE CHAIN ADDRESS",
-		Short:  "Add a rule that accepts packets whose address begins with the first two bytes of ADDRESS",
+		Use:    "add-" + kind + "-rule TABLE CHAIN ADDRESS",
+		Short:  "Add a rule that accepts packets from all addresses with the first two bytes of ADDRESS",
 		Hidden: true,
 		Args:   cobra.ExactArgs(3),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -232,7 +232,7 @@ func newAddShortRule() *cobra.Command {
 			if ip == nil {
 				return fmt.Errorf("%q must be an address of IPv4", args[2])
 			}
-			return nfo.AddShortRule(args[0], args[1], ip[:2])
+			return add(args[0], args[1], ip[:2])
 		},
 	}
 }

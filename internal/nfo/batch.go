@@ -3,6 +3,7 @@
 package nfo
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 
@@ -22,7 +23,7 @@ func AddEmptyRule(table, chain string) error {
 // hardware expression by expression, the last address would win.
 func AddOddRule(table, chain string, never, last net.IP) error {
 	return addRule(table, chain, func(list *netlink.AttributeEncoder) error {
-		loadSource(list)
+		loadSource(list, net.IPv4len)
 		equals(list, never.To4())
 		equals(list, last.To4())
 		verdict(list, verdictDrop)
@@ -35,13 +36,33 @@ func AddOddRule(table, chain string, never, last net.IP) error {
 // whole address, it would leave the others of that network to what is behind.
 func AddShortRule(table, chain string, network []byte) error {
 	return addRule(table, chain, func(list *netlink.AttributeEncoder) error {
-		expr(list, "meta", func(e *netlink.AttributeEncoder) {
-			e.Uint32(unix.NFTA_META_DREG, unix.NFT_REG_1)
-			e.Uint32(unix.NFTA_META_KEY, unix.NFT_META_PROTOCOL)
-		})
-		equals(list, binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
-		loadSource(list)
+		isIPv4(list)
+		loadSource(list, net.IPv4len)
 		equals(list, network)
+		verdict(list, verdictAccept)
+		return nil
+	})
+}
+
+// AddWideRule adds a rule that accepts the same packets: it loads only the
+// first bytes of the address, but masks and compares four, of which the last
+// are zero in software.
+func AddWideRule(table, chain string, network []byte) error {
+	return addRule(table, chain, func(list *netlink.AttributeEncoder) error {
+		isIPv4(list)
+		loadSource(list, len(network))
+		expr(list, "bitwise", func(e *netlink.AttributeEncoder) {
+			e.Uint32(unix.NFTA_BITWISE_SREG, unix.NFT_REG_1)
+			e.Uint32(unix.NFTA_BITWISE_DREG, unix.NFT_REG_1)
+			e.Uint32(unix.NFTA_BITWISE_LEN, net.IPv4len)
+			for attr, data := range map[uint16]net.IP{unix.NFTA_BITWISE_MASK: net.IPv4bcast, unix.NFTA_BITWISE_XOR: net.IPv4zero} {
+				e.Nested(attr, func(d *netlink.AttributeEncoder) error {
+					d.Bytes(unix.NFTA_DATA_VALUE, data.To4())
+					return nil
+				})
+			}
+		})
+		equals(list, append(bytes.Clone(network), make([]byte, net.IPv4len-len(network))...))
 		verdict(list, verdictAccept)
 		return nil
 	})
@@ -53,13 +74,22 @@ const (
 	verdictAccept = 1
 )
 
-func loadSource(list *netlink.AttributeEncoder) {
+func isIPv4(list *netlink.AttributeEncoder) {
+	expr(list, "meta", func(e *netlink.AttributeEncoder) {
+		e.Uint32(unix.NFTA_META_DREG, unix.NFT_REG_1)
+		e.Uint32(unix.NFTA_META_KEY, unix.NFT_META_PROTOCOL)
+	})
+	equals(list, binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
+}
+
+// loadSource loads the first bytes of the source address of IPv4.
+func loadSource(list *netlink.AttributeEncoder, bytes int) {
 	list.ByteOrder = binary.BigEndian
 	expr(list, "payload", func(e *netlink.AttributeEncoder) {
 		e.Uint32(unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
 		e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
 		e.Uint32(unix.NFTA_PAYLOAD_OFFSET, 12)
-		e.Uint32(unix.NFTA_PAYLOAD_LEN, net.IPv4len)
+		e.Uint32(unix.NFTA_PAYLOAD_LEN, uint32(bytes))
 	})
 }
 
