@@ -132,13 +132,6 @@ state()
 	echo "${LISTED[4]:-}"
 }
 
-# why COMMENT [DEV]: the words at the end of its line
-why()
-{
-	listed "$@"
-	echo "${LISTED[*]:9}"
-}
-
 # expect_state COMMENT STATE [DEV]
 expect_state()
 {

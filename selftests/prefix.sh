@@ -97,19 +97,25 @@ t_prefix_moves()
 	stop
 }
 
+# load_r VERDICT: one rule, which is called r
+load_r()
+{
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 9 counter $1 comment "r"
+			}
+		}
+	END
+}
+
 # A rule passes its handle on to the one that replaces it.
 t_replaced()
 {
 	local h verdict
 
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
-				udp dport 9 counter drop comment "r"
-			}
-		}
-	END
+	load_r drop
 	h=$(handle r)
 	for verdict in accept 'fwd:to:"sut1"' drop; do
 		nft_do replace rule netdev t c handle "$h" \
@@ -326,14 +332,7 @@ t_short_and_wide()
 # What is not a rule but stands in the way as well.
 t_chains_in_the_way()
 {
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
-				udp dport 9 counter drop comment "r"
-			}
-		}
-	END
+	load_r drop
 	expect_entries 1
 
 	nft_do add table inet i
@@ -381,14 +380,7 @@ t_xdp()
 {
 	local mode
 
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
-				udp dport 9 counter drop comment "r"
-			}
-		}
-	END
+	load_r drop
 	for mode in xdpgeneric xdpdrv; do
 		expect_entries 1
 		xdp_on sut0 "$mode"
@@ -407,14 +399,7 @@ t_xdp()
 # A tc filter comes and goes, and nobody tells of it.
 t_unannounced()
 {
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
-				udp dport 9 counter fwd to "sut1" comment "r"
-			}
-		}
-	END
+	load_r 'fwd to "sut1"'
 	expect_entries 1
 	tc qdisc add dev sut1 clsact || fail "no clsact"
 	tc filter add dev sut1 egress protocol ip flower skip_hw ip_proto udp \
@@ -435,14 +420,7 @@ t_unannounced()
 # Devices whose hardware is not ours.
 t_device_taken()
 {
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
-				udp dport 9 counter drop comment "r"
-			}
-		}
-	END
+	load_r drop
 	expect_entries 1
 	# While the module is active it takes charge of such chains.
 	offload 0
@@ -465,14 +443,7 @@ t_device_taken()
 		# Before 6.6 a qdisc without any filter is no hook.
 		tc filter add dev sut0 ingress protocol ip flower skip_hw \
 			ip_proto tcp action pass || fail "no filter"
-		load <<-END
-			table netdev t {
-				chain c {
-					type filter hook ingress device sut0 priority 0;
-					udp dport 9 counter drop comment "r"
-				}
-			}
-		END
+		load_r drop
 		expect_state r software
 		expect_why r 'the device has a tc ingress hook'
 		tc qdisc del dev sut0 clsact
@@ -483,14 +454,7 @@ t_device_taken()
 	fi
 	load < /dev/null
 	ethtool -K sut0 hw-tc-offload off || fail "ethtool refuses to switch off"
-	load <<-END
-		table netdev t {
-			chain c {
-				type filter hook ingress device sut0 priority 0;
-				udp dport 9 counter drop comment "r"
-			}
-		}
-	END
+	load_r drop
 	expect_state r software
 	expect_why r '^hw-tc-offload of the device is off$'
 	ethtool -K sut0 hw-tc-offload on

@@ -55,12 +55,8 @@ func AddWideRule(table, chain string, network []byte) error {
 			e.Uint32(unix.NFTA_BITWISE_SREG, unix.NFT_REG_1)
 			e.Uint32(unix.NFTA_BITWISE_DREG, unix.NFT_REG_1)
 			e.Uint32(unix.NFTA_BITWISE_LEN, net.IPv4len)
-			for attr, data := range map[uint16]net.IP{unix.NFTA_BITWISE_MASK: net.IPv4bcast, unix.NFTA_BITWISE_XOR: net.IPv4zero} {
-				e.Nested(attr, func(d *netlink.AttributeEncoder) error {
-					d.Bytes(unix.NFTA_DATA_VALUE, data.To4())
-					return nil
-				})
-			}
+			value(e, unix.NFTA_BITWISE_MASK, net.IPv4bcast.To4())
+			value(e, unix.NFTA_BITWISE_XOR, net.IPv4zero.To4())
 		})
 		equals(list, append(bytes.Clone(network), make([]byte, net.IPv4len-len(network))...))
 		verdict(list, verdictAccept)
@@ -83,13 +79,12 @@ func isIPv4(list *netlink.AttributeEncoder) {
 }
 
 // loadSource loads the first bytes of the source address of IPv4.
-func loadSource(list *netlink.AttributeEncoder, bytes int) {
-	list.ByteOrder = binary.BigEndian
+func loadSource(list *netlink.AttributeEncoder, n int) {
 	expr(list, "payload", func(e *netlink.AttributeEncoder) {
 		e.Uint32(unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
 		e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
 		e.Uint32(unix.NFTA_PAYLOAD_OFFSET, 12)
-		e.Uint32(unix.NFTA_PAYLOAD_LEN, uint32(bytes))
+		e.Uint32(unix.NFTA_PAYLOAD_LEN, uint32(n))
 	})
 }
 
@@ -97,10 +92,15 @@ func equals(list *netlink.AttributeEncoder, data []byte) {
 	expr(list, "cmp", func(e *netlink.AttributeEncoder) {
 		e.Uint32(unix.NFTA_CMP_SREG, unix.NFT_REG_1)
 		e.Uint32(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ)
-		e.Nested(unix.NFTA_CMP_DATA, func(d *netlink.AttributeEncoder) error {
-			d.Bytes(unix.NFTA_DATA_VALUE, data)
-			return nil
-		})
+		value(e, unix.NFTA_CMP_DATA, data)
+	})
+}
+
+// value is an attribute that holds what a register may.
+func value(e *netlink.AttributeEncoder, attr uint16, data []byte) {
+	e.Nested(attr, func(d *netlink.AttributeEncoder) error {
+		d.Bytes(unix.NFTA_DATA_VALUE, data)
+		return nil
 	})
 }
 
