@@ -51,6 +51,18 @@ func (f Figure) Met() bool {
 	return f.Value <= f.Target
 }
 
+// Missed names every figure that does not keep its promise: where one always
+// misses, only the others show that something has become worse.
+func Missed(figures []Figure) []string {
+	var out []string
+	for _, f := range figures {
+		if !f.Met() {
+			out = append(out, f.Name)
+		}
+	}
+	return out
+}
+
 // Bench is what to measure with.
 type Bench struct {
 	Store *store.Store

@@ -50,3 +50,10 @@ func TestTableSaysWhichWayATargetGoes(t *testing.T) {
 	require.Contains(t, b.String(), "at most     2.50  MISSED")
 	require.Contains(t, b.String(), "at least   10.00  met")
 }
+
+func TestEveryMissedFigureIsNamed(t *testing.T) {
+	require.Equal(t, []string{"objects", "packets"}, Missed([]Figure{
+		{Name: "objects", Value: 1156, Target: 1150}, {Name: "boot", Value: 1.6, Target: 2.5},
+		{Name: "packets", Value: 9, Target: 10, AtLeast: true},
+	}))
+}
