@@ -74,28 +74,39 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("no kernel to boot: %w", err)}
 	}
 
-	switch e.Accel {
-	case string(qemu.KVM), string(qemu.TCG):
-		o.Accel = qemu.Accel(e.Accel)
-		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
-	case "", "auto":
-	default:
-		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("unknown accelerator %q; known: kvm, tcg", e.Accel)}
-	}
-	if !host.KVM {
-		o.Accel = qemu.TCG
-		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
-	}
-	if o.Accel = e.knownAccel(host); o.Accel == "" {
+	if o.Accel, err = e.known(ctx); err == nil && o.Accel == "" {
 		// One boot finds out; the others wait for its answer.
 		e.proving.Lock()
 		defer e.proving.Unlock()
-		o.Accel = e.knownAccel(host)
+		o.Accel, err = e.known(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if o.Accel != "" {
 		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	}
 	return e.prove(ctx, k, o, dir)
+}
+
+// known is what will run the guests, as asked for or as the machine has shown;
+// "" while nobody knows whether its KVM works.
+func (e *Engine) known(ctx context.Context) (qemu.Accel, error) {
+	switch e.Accel {
+	case string(qemu.KVM), string(qemu.TCG):
+		return qemu.Accel(e.Accel), nil
+	case "", "auto":
+	default:
+		return "", &InfraError{Kind: KindStart, Err: fmt.Errorf("unknown accelerator %q; known: kvm, tcg", e.Accel)}
+	}
+	host, err := e.Host(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !host.KVM {
+		return qemu.TCG, nil
+	}
+	return e.knownAccel(host), nil
 }
 
 // prove boots with KVM, because nothing less shows whether KVM works: it may

@@ -98,3 +98,26 @@ func TestStaleKernelIsRefused(t *testing.T) {
 	require.ErrorAs(t, err, &ie)
 	require.ErrorContains(t, err, "expected 1.2.3")
 }
+
+// Nobody knows what the guests run under on a machine whose KVM is unproven: the
+// boot that proves it decides. Those behind it are skipped without one.
+func TestSkipUnderWhatTheBootShows(t *testing.T) {
+	k := testKernel(t)
+	img, err := engine(t).Prepare(t.Context())
+	require.NoError(t, err)
+	st, err := store.Open(t.TempDir())
+	require.NoError(t, err)
+	e := &Engine{Store: st, Image: img}
+	host, err := e.Host(t.Context())
+	require.NoError(t, err)
+	host.KVM = true // a boot must show whether it works
+	tst := script(t, "exit 1")
+	tst.SkipUnder = map[string]string{"tcg": "under tcg", "kvm": "under kvm"}
+	for _, boots := range []bool{true, false} {
+		res, err := e.Run(t.Context(), k, tst, t.TempDir())
+		require.NoError(t, err)
+		require.Equal(t, Skip, res.Verdict)
+		require.Equal(t, "under "+res.Accel, res.Reason)
+		require.Equal(t, boots, res.StartSeconds > 0)
+	}
+}

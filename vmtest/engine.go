@@ -110,8 +110,16 @@ func (e *Engine) helloWait(accel qemu.Accel, flavor string) time.Duration {
 
 // Run boots a machine of its own for the test, delivers what it needs, runs
 // it and judges. dir gets the logs. The error is an *InfraError if the harness
-// failed, a *BootError if the kernel did before the test began, or ctx's.
+// failed, a *BootError if the kernel did before the test began, or ctx's. A test
+// that is skipped under the accelerator does not boot where that is known.
 func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result, error) {
+	accel, err := e.known(ctx)
+	if err != nil {
+		return Result{Name: t.Name}, err
+	}
+	if why := t.SkipUnder[string(accel)]; why != "" {
+		return Result{Name: t.Name, Verdict: Skip, Reason: why, Accel: string(accel)}, nil
+	}
 	res := Result{Name: t.Name, Log: filepath.Join(dir, OutputFile), Console: filepath.Join(dir, ConsoleFile)}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return res, &InfraError{Kind: KindIO, Err: err}
@@ -129,6 +137,11 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 	defer func() { _ = m.console.Close() }()
 	defer m.close()
 	res.Accel, res.Cmdline, res.StartSeconds = string(m.accel), m.vm.Cmdline(), m.startSeconds
+	if why := t.SkipUnder[res.Accel]; why != "" {
+		// Only this boot has shown what it is.
+		res.Verdict, res.Reason = Skip, why
+		return res, nil
+	}
 
 	r := &run{m: m, k: k, t: t, out: output, res: &res, scale: scale(m.accel, k.Flavor)}
 	err = r.do(ctx)

@@ -58,6 +58,8 @@ type Test struct {
 	// StopAtFailure ends the test with its first "not ok": of what follows
 	// nothing more is wanted.
 	StopAtFailure bool
+	// SkipUnder is why the test cannot run, by accelerator: kvm or tcg.
+	SkipUnder map[string]string
 	// AllowTaint are letters of taints that are no failure, as "O" for a
 	// module built outside the tree.
 	AllowTaint string

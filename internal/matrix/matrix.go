@@ -363,7 +363,7 @@ func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	t := vmtest.Test{
 		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, AllowTaint: spec.Taint,
 		ICount: spec.ICount, Seed: spec.Seed, AllowLeak: spec.Leak, AllowLeakOf: spec.LeakOf, StopAtFailure: spec.StopAtFailure,
-		Args: spec.Args,
+		Args: spec.Args, SkipUnder: spec.skipUnder(built.Flavor),
 	}
 	var err error
 	if spec.Path == "" {

@@ -4,6 +4,7 @@ package matrix
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -16,10 +17,16 @@ import (
 
 	"github.com/goccy/go-yaml"
 	goversion "github.com/hashicorp/go-version"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kconfig"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
 )
 
 // ourSuite names the tests of selftests/.
 const ourSuite = "nft_offload"
+
+// accels are what a guest may run under.
+var accels = []string{string(qemu.KVM), string(qemu.TCG)}
 
 // Spec is one test before it meets a tree.
 type Spec struct {
@@ -46,7 +53,8 @@ type Spec struct {
 	Leak string `yaml:"leak"`
 	// LeakOf are the functions of which kmemleak may report memory then.
 	LeakOf []string `yaml:"leak_of"`
-	// Skip is why the test cannot run in a flavor, by the flavor's name.
+	// Skip is why the test cannot run in a flavor, under an accelerator, or
+	// in a flavor under an accelerator: debug, tcg, debug/tcg.
 	Skip map[string]string `yaml:"skip"`
 
 	constraint goversion.Constraints
@@ -55,6 +63,36 @@ type Spec struct {
 // Planned says whether the test is meant for a kernel version such as 7.3.4.
 func (s *Spec) Planned(version *goversion.Version) bool {
 	return s.constraint == nil || s.constraint.Check(version.Core())
+}
+
+// skipUnder is why the test cannot run in a flavor under an accelerator, by
+// accelerator.
+func (s *Spec) skipUnder(flavor string) map[string]string {
+	under := map[string]string{}
+	for _, accel := range accels {
+		if why := cmp.Or(s.Skip[flavor+"/"+accel], s.Skip[accel]); why != "" {
+			under[accel] = why
+		}
+	}
+	return under
+}
+
+// skipsKnown says what is wrong with a key of Skip: a mistyped one would skip
+// nothing.
+func (s *Spec) skipsKnown(configs string) error {
+	for key := range s.Skip {
+		flavor, accel, both := strings.Cut(key, "/")
+		if both && !slices.Contains(accels, accel) {
+			return fmt.Errorf("skip: %s: unknown accelerator %q; known: %s", key, accel, strings.Join(accels, ", "))
+		}
+		if !both && slices.Contains(accels, key) {
+			continue
+		}
+		if _, err := kconfig.Fragments(configs, flavor); err != nil {
+			return fmt.Errorf("skip: %s: %w", key, err)
+		}
+	}
+	return nil
 }
 
 // LoadSpecs reads configs/tests.yaml and finds the scripts of selftests/.
@@ -99,6 +137,9 @@ func LoadSpecs(configs, selftests string) ([]Spec, error) {
 		}
 		if s.VCPUs == 0 {
 			s.VCPUs = 1
+		}
+		if err := s.skipsKnown(configs); err != nil {
+			return nil, fmt.Errorf("%s: test %s: %w", file, s.Name, err)
 		}
 		if s.Trees != "" {
 			if s.constraint, err = goversion.NewConstraint(s.Trees); err != nil {

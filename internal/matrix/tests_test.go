@@ -12,7 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest"
 )
 
 // layout makes a configs/ and a selftests/ directory.
@@ -58,10 +60,12 @@ tests:
 
 func TestLoadSpecsRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ yaml, want string }{
-		"a field it does not know":   {"tests:\n  - name: upstream/u\n    pth: x\n", "pth"},
-		"a constraint that is none":  {"tests:\n  - name: upstream/u\n    path: x\n    trees: about seven\n", "trees: "},
-		"a test without any script":  {"tests:\n  - name: nft_offload/gone\n", "neither a path nor a script"},
-		"what is no list of entries": {"tests: 3\n", "tests.yaml"},
+		"a field it does not know":    {"tests:\n  - name: upstream/u\n    pth: x\n", "pth"},
+		"a constraint that is none":   {"tests:\n  - name: upstream/u\n    path: x\n    trees: about seven\n", "trees: "},
+		"a test without any script":   {"tests:\n  - name: nft_offload/gone\n", "neither a path nor a script"},
+		"an accelerator that is none": {"tests:\n  - name: upstream/u\n    path: x\n    skip:\n      plain/tgc: slow\n", `"tgc"`},
+		"a flavor that is none":       {"tests:\n  - name: upstream/u\n    path: x\n    skip:\n      debgu: slow\n", `"debgu"`},
+		"what is no list of entries":  {"tests: 3\n", "tests.yaml"},
 	} {
 		configs, selftests := layout(t, tt.yaml)
 		_, err := LoadSpecs(configs, selftests)
@@ -99,6 +103,48 @@ func TestSkip(t *testing.T) {
 	require.Len(t, cell.Tests, 1)
 	require.Equal(t, report.Skip, cell.Tests[0].Verdict)
 	require.Equal(t, "too slow", cell.Tests[0].Reason)
+}
+
+// What runs the guest is the engine's to know: tests that hang on it ask there.
+func TestSkipUnderAnAccelerator(t *testing.T) {
+	_, selftests := layout(t, "tests: []\n", "x.sh")
+	st, err := store.Open(t.TempDir())
+	require.NoError(t, err)
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer null.Close()
+	skip := func(accel, flavor string, keys map[string]string) report.Test {
+		r := &Run{Store: st, Engine: &vmtest.Engine{Store: st, Accel: accel, Image: os.DevNull}, Selftests: selftests, Out: t.TempDir(),
+			Progress: report.NewProgress(null), slots: make(chan struct{}, 1), results: &report.Results{Cells: []report.Cell{}},
+			Tests: []Spec{{Name: "nft_offload/x", VCPUs: 1, Skip: keys}}}
+		cell := &report.Cell{Tree: "7.3", Flavor: flavor}
+		// Without a kernel a test that is not skipped is an error.
+		require.NoError(t, r.test(t.Context(), &kernel.Built{Tree: "7.3", Flavor: flavor, Version: "7.3.4"}, cell))
+		require.Len(t, cell.Tests, 1)
+		if cell.Tests[0].Verdict == report.Skip {
+			require.Equal(t, accel, r.results.Host.Accel)
+		}
+		return cell.Tests[0]
+	}
+	tcg, debugTCG := map[string]string{"tcg": "too slow"}, map[string]string{"debug/tcg": "too slow"}
+	for _, tt := range []struct {
+		accel, flavor string
+		keys          map[string]string
+		verdict       report.Verdict
+	}{
+		{"tcg", "plain", tcg, report.Skip},
+		{"tcg", "debug", tcg, report.Skip},
+		{"kvm", "plain", tcg, report.Error},
+		{"tcg", "debug", debugTCG, report.Skip},
+		{"tcg", "plain", debugTCG, report.Error},
+		{"kvm", "debug", debugTCG, report.Error},
+	} {
+		got := skip(tt.accel, tt.flavor, tt.keys)
+		require.Equal(t, tt.verdict, got.Verdict, "%s %s %v: %s", tt.accel, tt.flavor, tt.keys, got.Reason)
+		if tt.verdict == report.Skip {
+			require.Equal(t, "too slow", got.Reason)
+		}
+	}
 }
 
 // What a resumed run keeps: verdicts about the test, of the very same kernel.
