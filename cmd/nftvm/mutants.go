@@ -30,10 +30,11 @@ func newMutants(p *project) *cobra.Command {
 		Short: "Break the series on purpose, a patch at a time: the tests must notice each",
 		Long: `Apply each patch of selftests/mutants/ on top of the series, build, and run the
 script that its head names ("Script: toggle.sh"). A mutant is killed when the
-script or the kernel complains; one that survives shows what is not tested.
+script or the kernel complains; one that survives shows what is not tested. A
+head may name the subtests that must ("Red: fin, rst").
 
-Exit code: 0 all killed; 1 one survived; 2 one does not apply or build, or its
-script does not pass without it either.`,
+Exit code: 0 all killed; 1 one survived; 2 one does not apply or build, its
+script does not pass without it either, or something else noticed it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return doMutants(cmd.Context(), p, f, globs)

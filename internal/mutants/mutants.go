@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kver"
@@ -29,7 +30,13 @@ type Mutant struct {
 	Flavor string
 	// Trees are the kernel versions that the mutant is for.
 	Trees kver.Range
+	// Red are the subtests of which the first to fail must be one; none means
+	// any.
+	Red []string
 }
+
+// redRE is a list of subtests; what is not says in words which they are.
+var redRE = regexp.MustCompile(`^\w+(, \w+)*$`)
 
 // suite is where the scripts that mutants name are.
 const suite = "nft_offload/"
@@ -40,6 +47,7 @@ const suite = "nft_offload/"
 //	Script: toggle.sh
 //	Trees: >= 7.0        (default: all)
 //	Flavor: debug        (default: plain)
+//	Red: fin, rst        (the subtests that notice it; a sentence is not checked)
 func Load(dir string) ([]Mutant, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.patch"))
 	if err != nil {
@@ -81,6 +89,10 @@ func read(file string) (Mutant, error) {
 			m.Test = suite + strings.TrimSuffix(strings.TrimPrefix(value, suite), ".sh")
 		case "Flavor":
 			m.Flavor = value
+		case "Red":
+			if redRE.MatchString(value) {
+				m.Red = strings.Split(value, ", ")
+			}
 		case "Trees":
 			if m.Trees, err = kver.ParseRange(value); err != nil {
 				return m, err

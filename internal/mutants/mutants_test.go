@@ -26,8 +26,8 @@ func write(t *testing.T, dir, name, text string) {
 
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "b.patch", "Script: toggle.sh\nTrees: >= 7.0\nFlavor: debug\n\nText: more\n---\n--- a/x\n+++ b/x\n+Script: not.sh\n")
-	write(t, dir, "a.patch", "SPDX-License-Identifier: GPL-2.0-only\nScript: nft_offload/prefix\n\n--- a/x\n")
+	write(t, dir, "b.patch", "Script: toggle.sh\nTrees: >= 7.0\nFlavor: debug\nRed: one, two\n\nText: more\n---\n--- a/x\n+++ b/x\n+Script: not.sh\n")
+	write(t, dir, "a.patch", "SPDX-License-Identifier: GPL-2.0-only\nScript: nft_offload/prefix\nRed: every drop\n\n--- a/x\n")
 	write(t, dir, "README", "no mutant")
 	all, err := Load(dir)
 	require.NoError(t, err)
@@ -38,6 +38,8 @@ func TestLoad(t *testing.T) {
 	require.True(t, all[0].Trees.All())
 	require.Equal(t, "nft_offload/toggle", all[1].Test)
 	require.Equal(t, "debug", all[1].Flavor)
+	require.Equal(t, []string{"one", "two"}, all[1].Red)
+	require.Empty(t, all[0].Red, "words are for people")
 	require.Equal(t, ">= 7.0", all[1].Trees.String())
 
 	some, err := Match(all, []string{"b*"})
@@ -91,10 +93,12 @@ func (w *world) test(_ context.Context, b *kernel.Built, spec matrix.Spec, m *Mu
 		return res, true
 	}
 	switch m.Name {
-	case "by-subtest":
+	case "by-subtest", "by-another":
 		res.Verdict = report.Fail
 		res.Subtests = []report.Subtest{{Name: "one", Verdict: report.Pass}, {Name: "two", Verdict: report.Fail}}
-	case "by-splat":
+	case "by-mode":
+		res.Verdict, res.Subtests = report.Fail, []report.Subtest{{Name: "flag: two", Verdict: report.Fail}}
+	case "by-splat", "by-splat-instead":
 		res.Verdict, res.Splats = report.Crash, []report.Splat{{Kind: "kasan", Title: "KASAN: x in y"}}
 	case "by-leak":
 		res.Verdict, res.Reason = report.Leak, "hardware ledger: entries 1"
@@ -135,6 +139,10 @@ func judgeOn(t *testing.T, w *world, trees []tree.Tree, names ...string) *Result
 			head += "Trees: < 7.0\n"
 		case "no-script":
 			head = "Script: z.sh\n"
+		case "by-subtest", "by-mode":
+			head += "Red: zero, two\n"
+		case "by-another", "by-splat-instead":
+			head += "Red: zero, one\n"
 		case "of-y":
 			head = "Script: y.sh\n"
 		}
@@ -156,6 +164,9 @@ func TestVerdicts(t *testing.T) {
 		code    int
 	}{
 		{"by-subtest", Killed, "subtest two", report.ExitPass},
+		{"by-mode", Killed, "subtest flag: two", report.ExitPass},
+		{"by-another", report.Error, "names subtest zero, one, but it was noticed by subtest two", report.ExitHarness},
+		{"by-splat-instead", report.Error, "names subtest zero, one, but it was noticed by splat", report.ExitHarness},
 		{"by-splat", Killed, "splat: KASAN: x in y", report.ExitPass},
 		{"by-leak", Killed, "leak: hardware ledger: entries 1", report.ExitPass},
 		{"unnoticed", Survived, "passes with it", report.ExitFail},

@@ -57,8 +57,10 @@ type Result struct {
 	Repro        string  `json:"repro,omitempty"`
 }
 
-// decide turns the test's verdict into the mutant's.
-func (r *Result) decide(t report.Test) {
+// decide turns the test's verdict into the mutant's. Killed by anything but one
+// of the subtests in red it is an error: either its head is wrong, or what was
+// written for it lets it pass.
+func (r *Result) decide(t report.Test, red []string) {
 	r.TestSeconds, r.Log, r.Console, r.Repro = t.Seconds, t.Log, t.Console, t.Repro
 	switch t.Verdict {
 	case report.Error:
@@ -76,15 +78,22 @@ func (r *Result) decide(t report.Test) {
 				by = append(by, s.Name)
 			}
 		}
-		if len(by) > 0 {
+		switch {
+		case len(by) > 0:
 			r.Reason = "subtest " + strings.Join(by, ", ")
-			return
-		}
-		if len(t.Splats) > 0 {
+		case len(t.Splats) > 0:
 			r.Reason = "splat: " + t.Splats[0].Title
-			return
+		default:
+			r.Reason = string(t.Verdict) + ": " + t.Reason
 		}
-		r.Reason = string(t.Verdict) + ": " + t.Reason
+		if len(red) > 0 && !slices.ContainsFunc(by, func(s string) bool {
+			// A script that runs its subtests in two modes says which
+			// before their names: "flag: order".
+			_, name, ok := strings.Cut(s, ": ")
+			return slices.Contains(red, s) || ok && slices.Contains(red, name)
+		}) {
+			r.Verdict, r.Reason = report.Error, "its head names subtest "+strings.Join(red, ", ")+", but it was noticed by "+r.Reason
+		}
 	}
 }
 

@@ -248,7 +248,7 @@ func (r *Run) judge(ctx context.Context, built *kernel.Built, spec matrix.Spec, 
 	if !done {
 		return nil
 	}
-	res.decide(got)
+	res.decide(got, m.Red)
 	return r.add(res)
 }
 
