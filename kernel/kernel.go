@@ -66,6 +66,9 @@ type Builder struct {
 	// Strict are C files to compile once more, with all that compilers and
 	// sparse can say; Built.Warnings has it. Nothing else is built behind that.
 	Strict []string
+	// Cocci are files to show to the tree's semantic patches; Built.Remarks
+	// has what they say. Nothing is built then.
+	Cocci []string
 	// Configs is the directory of the config fragments.
 	Configs string
 	// Jobs is make's -j, 0 for the number of CPUs.
@@ -107,6 +110,8 @@ type Built struct {
 	ManualKey store.Key
 	// Warnings are what strict compilers say of the Builder's Strict.
 	Warnings []kbuild.Warning
+	// Remarks are what semantic patches say of the Builder's Cocci.
+	Remarks []kbuild.Warning
 	// Compiled is how many objects the build compiled when it was made.
 	Compiled int
 	Stages   []Stage
@@ -192,6 +197,14 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	if r.built.Overlay, err = series.ReadOverlay(patched.Dir); err != nil {
+		return err
+	}
+	if len(r.Cocci) > 0 {
+		c, err := r.stage(ctx, kbuild.CocciStage, func() (*store.Entry, error) { return r.cocci(ctx) })
+		if err != nil {
+			return err
+		}
+		r.built.Remarks, err = kbuild.ReadCocci(c.Dir)
 		return err
 	}
 	config, err := r.stage(ctx, kconfig.Stage, func() (*store.Entry, error) {
@@ -360,6 +373,23 @@ func (r *run) warnings(ctx context.Context, config *store.Entry) (*store.Entry, 
 	return r.Store.Do(ctx, kbuild.WarningsStage, k.Key(), func(ctx context.Context, dir string, log io.Writer) error {
 		return r.inSlot(ctx, "strict", log, func(ctx context.Context, m *kmake.Make) error {
 			return kbuild.Warnings(ctx, m, path, r.src.Version, r.Strict, dir)
+		})
+	})
+}
+
+func (r *run) cocci(ctx context.Context) (*store.Entry, error) {
+	spatch, err := kbuild.Spatch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k := store.NewKey(kbuild.CocciStage).Str("format", "1").Str("source", string(r.src.Entry.Key)).Str("spatch", spatch)
+	r.built.Overlay.Key(k, kbuild.Matters)
+	for _, f := range r.Cocci {
+		k.Str("file", f)
+	}
+	return r.Store.Do(ctx, kbuild.CocciStage, k.Key(), func(ctx context.Context, dir string, log io.Writer) error {
+		return r.inSlot(ctx, "strict", log, func(ctx context.Context, m *kmake.Make) error {
+			return kbuild.Cocci(ctx, m, r.Cocci, dir)
 		})
 	})
 }

@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/check"
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/doctor"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 )
@@ -25,7 +27,9 @@ func newCheck(p *project) *cobra.Command {
 that a patch touches are compiled once more with W=1, and with sparse where it
 can read the tree; what was said before the patch, too, is not its fault. The
 newest tree that gets a patch judges it with its checkpatch.pl --strict, so the
-newest tree goes first.
+newest tree goes first. Of the files that the series touches the tree's semantic
+patches (coccicheck) may say nothing new either; they look once before the
+series and once behind it, and those that cannot run are named.
 
 Exit code: 0 nothing found; 1 something found; 2 the harness could not look.`,
 		Args: cobra.NoArgs,
@@ -61,6 +65,17 @@ func doCheck(ctx context.Context, p *project, f runFlags) error {
 			b.Strict = strict
 			return b.Build(ctx, t, kernel.Plain)
 		},
+	}
+	if doctor.FindTool("spatch") == "" {
+		s.progress.Line("check: no coccicheck, spatch is not installed; see: nftvm doctor")
+	} else {
+		c.Cocci = func(ctx context.Context, t tree.Tree, n int, files []string) ([]kbuild.Warning, error) {
+			b := s.builder(s.store)
+			b.Slot, b.Notify, b.Cocci = "check", nil, files
+			b.Choose = func(all []series.Patch) []series.Patch { return all[:n] }
+			built, err := b.Build(ctx, t, kernel.Plain)
+			return built.Remarks, err
+		}
 	}
 	found, err := c.Do(ctx)
 	s.progress.Close()

@@ -23,8 +23,9 @@ import (
 
 // Finding is something wrong with one patch on one tree.
 type Finding struct {
+	// Patch is "series" when it is not known which one.
 	Tree, Patch string
-	// What is build, warning or checkpatch.
+	// What is build, warning, checkpatch or coccicheck.
 	What string
 	Text string
 }
@@ -37,7 +38,10 @@ type Check struct {
 	Trees  []tree.Tree
 	// Build builds the first n patches of a tree, and compiles the strict
 	// files once more.
-	Build    func(ctx context.Context, t tree.Tree, n int, strict []string) (*kernel.Built, error)
+	Build func(ctx context.Context, t tree.Tree, n int, strict []string) (*kernel.Built, error)
+	// Cocci is what the tree's semantic patches say of files with the first n
+	// patches applied; nil where there is nothing to run them.
+	Cocci    func(ctx context.Context, t tree.Tree, n int, files []string) ([]kbuild.Warning, error)
 	Progress *report.Progress
 
 	// judged are the patches that checkpatch.pl has seen.
@@ -72,7 +76,7 @@ func (c *Check) tree(ctx context.Context, t tree.Tree) ([]Finding, error) {
 	}
 	touched := make([][]string, len(patches)+1)
 	for i, p := range patches {
-		if touched[i], err = cFiles(p); err != nil {
+		if touched[i], err = touches(p, ".c"); err != nil {
 			return nil, err
 		}
 	}
@@ -132,6 +136,50 @@ func (c *Check) tree(ctx context.Context, t tree.Tree) ([]Finding, error) {
 		}
 		step.End("%d warnings", len(fresh))
 	}
+	cocci, err := c.cocci(ctx, t, none.Source, patches)
+	return append(found, cocci...), err
+}
+
+// cocci compares what semantic patches say without the series and with all of
+// it: patch by patch it would take a day.
+func (c *Check) cocci(ctx context.Context, t tree.Tree, pristine string, patches []series.Patch) ([]Finding, error) {
+	if c.Cocci == nil || len(patches) == 0 {
+		return nil, nil
+	}
+	var files []string
+	for _, p := range patches {
+		more, err := touches(p, ".c", ".h")
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, more...)
+	}
+	slices.Sort(files)
+	files = slices.Compact(files)
+	var said [2][]kbuild.Warning
+	step := c.Progress.Start(t.Name, "coccicheck", 0)
+	for i, n := range []int{0, len(patches)} {
+		there := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !exists(pristine, patches[:n], f) })
+		if len(there) == 0 {
+			continue
+		}
+		var err error
+		if said[i], err = c.Cocci(ctx, t, n, there); err != nil {
+			step.End("failed: %v", err)
+			return nil, err
+		}
+	}
+	fresh := newWarnings(said[0], said[1])
+	step.End("%d remarks", len(fresh))
+	for _, w := range said[1] {
+		if w.OfCocci() {
+			c.Progress.Line("%s: coccicheck without %s", t.Name, w)
+		}
+	}
+	var found []Finding
+	for _, w := range fresh {
+		found = append(found, Finding{t.Name, "series", "coccicheck", w.String()})
+	}
 	return found, nil
 }
 
@@ -150,15 +198,15 @@ func newWarnings(before, after []kbuild.Warning) []kbuild.Warning {
 	return out
 }
 
-// cFiles are the C files that a patch changes or adds.
-func cFiles(p series.Patch) ([]string, error) {
+// touches are the files with one of the extensions that a patch changes or adds.
+func touches(p series.Patch, exts ...string) ([]string, error) {
 	files, err := p.Files()
 	if err != nil {
 		return nil, err
 	}
 	var out []string
 	for _, f := range files {
-		if filepath.Ext(f.NewName) == ".c" {
+		if slices.Contains(exts, filepath.Ext(f.NewName)) {
 			out = append(out, f.NewName)
 		}
 	}

@@ -27,6 +27,12 @@ const (
 // makes of the number of patches.
 func judge(t *testing.T, build func(n int) ([]kbuild.Warning, error)) (found []Finding, asked map[int][]string) {
 	t.Helper()
+	found, asked, _ = judgeWith(t, build, nil)
+	return found, asked
+}
+
+func judgeWith(t *testing.T, build func(n int) ([]kbuild.Warning, error), cocci func(n int, files []string) []kbuild.Warning) (found []Finding, asked map[int][]string, shown string) {
+	t.Helper()
 	dir, src := t.TempDir(), t.TempDir()
 	for path, text := range map[string]string{
 		filepath.Join(dir, "series"): "1.patch\n2.patch\n", filepath.Join(dir, "1.patch"): changesA, filepath.Join(dir, "2.patch"): addsB,
@@ -44,19 +50,27 @@ func judge(t *testing.T, build func(n int) ([]kbuild.Warning, error)) (found []F
 `), 0o644))
 	s, err := series.Load(dir)
 	require.NoError(t, err)
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	progress, err := os.Create(filepath.Join(dir, "progress"))
 	require.NoError(t, err)
-	defer null.Close()
+	defer progress.Close()
 	asked = map[int][]string{}
-	c := &Check{Series: s, Trees: []tree.Tree{{Name: "7.3"}, {Name: "7.2"}}, Progress: report.NewProgress(null),
+	c := &Check{Series: s, Trees: []tree.Tree{{Name: "7.3"}, {Name: "7.2"}}, Progress: report.NewProgress(progress),
 		Build: func(_ context.Context, _ tree.Tree, n int, strict []string) (*kernel.Built, error) {
 			asked[n] = strict
 			w, err := build(n)
 			return &kernel.Built{Version: "7.3.4", Source: src, Warnings: w}, err
 		}}
+	if cocci != nil {
+		c.Cocci = func(_ context.Context, _ tree.Tree, n int, files []string) ([]kbuild.Warning, error) {
+			return cocci(n, files), nil
+		}
+	}
 	found, err = c.Do(t.Context())
 	require.NoError(t, err)
-	return found, asked
+	c.Progress.Close()
+	raw, err := os.ReadFile(progress.Name())
+	require.NoError(t, err)
+	return found, asked, string(raw)
 }
 
 func TestOnlyNewWarningsCount(t *testing.T) {
@@ -99,4 +113,29 @@ func TestPatchThatDoesNotBuild(t *testing.T) {
 	})
 	require.Equal(t, []Finding{{"7.3", "1.patch", "build", "undeclared"}, {"7.2", "1.patch", "build", "undeclared"}}, found)
 	require.NotContains(t, asked, 2, "what stands on it is not asked")
+}
+
+func TestOnlyNewRemarksOfSemanticPatchesCount(t *testing.T) {
+	old := kbuild.Warning{File: "net/a.c", Line: "5", Text: "ERROR: reference preceded by free on line 4"}
+	moved := kbuild.Warning{File: "net/a.c", Line: "8", Text: "ERROR: reference preceded by free on line 7"}
+	fresh := kbuild.Warning{File: "net/b.c", Line: "2", Text: "WARNING: NULL check before some freeing functions is not needed."}
+	never := kbuild.Warning{File: "scripts/coccinelle/x.cocci", Text: "exit status 255: No OCaml compiler found!"}
+	stuck := kbuild.Warning{File: "scripts/coccinelle/y.cocci", Text: "EXN: Timeout in net/b.c"}
+	files := map[int][]string{}
+	found, _, shown := judgeWith(t, func(int) ([]kbuild.Warning, error) { return nil, nil }, func(n int, f []string) []kbuild.Warning {
+		files[n] = f
+		return map[int][]kbuild.Warning{0: {old, never}, 2: {fresh, moved, never, stuck}}[n]
+	})
+	require.Equal(t, map[int][]string{0: {"net/a.c"}, 2: {"net/a.c", "net/b.c"}}, files, "once before the series and once behind it")
+	var got []Finding
+	for _, f := range found {
+		if f.What == "coccicheck" {
+			got = append(got, f)
+		}
+	}
+	require.Equal(t, []Finding{
+		{"7.3", "series", "coccicheck", fresh.String()}, {"7.3", "series", "coccicheck", stuck.String()},
+		{"7.2", "series", "coccicheck", fresh.String()}, {"7.2", "series", "coccicheck", stuck.String()},
+	}, got)
+	require.Contains(t, shown, "7.3: coccicheck without scripts/coccinelle/x.cocci: exit status 255: No OCaml")
 }

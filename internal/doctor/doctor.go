@@ -47,6 +47,7 @@ var needs = []need{
 	{what: "depmod", bin: "depmod", apt: "kmod", dnf: "kmod", pacman: "kmod"},
 	{what: "QEMU for x86-64", bin: "qemu-system-x86_64", apt: "qemu-system-x86", dnf: "qemu-system-x86-core", pacman: "qemu-system-x86"},
 	{what: "compile cache", bin: "ccache", apt: "ccache", dnf: "ccache", pacman: "ccache", optional: true},
+	{what: "Coccinelle", bin: "spatch", apt: "coccinelle", dnf: "coccinelle", pacman: "coccinelle", optional: true},
 	{what: "shell linter", bin: "shellcheck", apt: "shellcheck", dnf: "ShellCheck", pacman: "shellcheck", optional: true},
 }
 

@@ -27,18 +27,28 @@ const WarningsStage = "warnings"
 // WarningsFile has a line per warning in an entry of WarningsStage.
 const WarningsFile = "warnings"
 
-// Warning is one line of a compiler or of sparse.
+// Warning is one line of a compiler, of sparse or of a semantic patch.
 type Warning struct {
 	File string
-	Line string
+	Line string // "" is the whole file
 	Text string
 }
 
-func (w Warning) String() string { return w.File + ":" + w.Line + ": " + w.Text }
+func (w Warning) String() string {
+	if w.Line == "" {
+		return w.File + ": " + w.Text
+	}
+	return w.File + ":" + w.Line + ": " + w.Text
+}
+
+// otherLineRE is another line of the file in the text of a warning.
+var otherLineRE = regexp.MustCompile(`\blines? \d+`)
 
 // Same tells whether two lines are the same complaint: code that moved does
 // not make it a new one.
-func (w Warning) Same(o Warning) bool { return w.File == o.File && w.Text == o.Text }
+func (w Warning) Same(o Warning) bool {
+	return w.File == o.File && otherLineRE.ReplaceAllString(w.Text, "line") == otherLineRE.ReplaceAllString(o.Text, "line")
+}
 
 var warningRE = regexp.MustCompile(`^(\S+?\.[chS]):(\d+)(?::\d+)?: ((?:warning|error): .*)$`)
 
