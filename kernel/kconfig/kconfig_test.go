@@ -184,3 +184,24 @@ func TestFlavors(t *testing.T) {
 	_, err = Fragments(dir, "../debug")
 	require.Error(t, err)
 }
+
+// What the selftests ask of whoever runs them in a kernel tree, they have here,
+// or nobody has tried whether it is enough.
+func TestSelftestsConfig(t *testing.T) {
+	paths, err := Fragments("../../configs", "debug")
+	require.NoError(t, err)
+	requested := map[string]string{}
+	for _, p := range paths {
+		reqs, err := ReadFragment(p)
+		require.NoError(t, err)
+		for _, r := range reqs {
+			requested[r.Symbol] = r.Value
+		}
+	}
+	reqs, err := ReadFragment("../../selftests/config")
+	require.NoError(t, err)
+	require.NotEmpty(t, reqs)
+	for _, r := range reqs {
+		require.Equal(t, r.Value, requested[r.Symbol], "%s: CONFIG_%s", r.Where(), r.Symbol)
+	}
+}
