@@ -3,7 +3,8 @@
 # shellcheck disable=SC2015,SC2086,SC2317
 #
 # The knobs of the simulated NIC: each makes exactly the command fail that it is
-# told to, with that errno, and the ledger stays true. Bad writes are refused.
+# told to, with that errno, and the ledger stays true. Bad writes are refused, to
+# the files that wire ports as well.
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -33,10 +34,11 @@ load()
 	} | nft -f - 2> "$TMP/nft.err"
 }
 
+# flower PREF PORT [ACTION]
 flower()
 {
 	tc filter add dev sut0 ingress protocol ip pref $1 flower skip_sw \
-		ip_proto udp dst_port $2 action drop 2> "$TMP/tc.err"
+		ip_proto udp dst_port $2 action ${3:-drop} 2> "$TMP/tc.err"
 }
 
 # expect_table ENTRIES BOUND
@@ -249,6 +251,75 @@ t_delay_and_packets()
 	tc filter del dev sut0 ingress
 }
 
+# refused REASON FILE TEXT: by the bus
+refused()
+{
+	if { echo "$3" > "$NSIM_BUS/$2"; } 2> "$TMP/wire.err"; then
+		fail "$2 took '$3'"
+	elif [[ $(< "$TMP/wire.err") != *"$1"* ]]; then
+		fail "$2: '$3' is refused, but not for '$1': $(< "$TMP/wire.err")"
+	fi
+}
+
+# carriers: of sut1 and far1
+carriers()
+{
+	local line list=
+
+	for line in "$(ip -o link show sut1)" "$(far 'ip -o link show far1')"; do
+		case $line in
+		*LOWER_UP*" state UP "*) list+=" up" ;;
+		# the queueing discipline may still throw packets away
+		*LOWER_UP*)		 list+=" soon" ;;
+		*)			 list+=" down" ;;
+		esac
+	done
+	echo ${list# }
+}
+
+# What hardware sends knows no carrier: only the wire itself can stop it.
+t_wires()
+{
+	local fd_sut fd_far fd_mnt sut0 sut1 far0 far1 text
+
+	exec {fd_sut}< /proc/self/ns/net {fd_far}< "/run/netns/$FAR" \
+	     {fd_mnt}< /proc/self/ns/mnt
+	sut0=$fd_sut:${SUT_IFINDEX[0]} sut1=$fd_sut:${SUT_IFINDEX[1]}
+	far0=$fd_far:${FAR_IFINDEX[0]} far1=$fd_far:${FAR_IFINDEX[1]}
+
+	flower 1 9 "mirred egress redirect dev sut1" || fail "tc: $(< "$TMP/tc.err")"
+	refused "resource busy" link_device "$sut1 $far1"
+	echo "$far1" > "$NSIM_BUS/unlink_device" || fail "cannot cut the wire"
+	expect "carriers at the ends of a cut wire" "$(carriers)" "down down"
+	send_udp $N 9 $t.cut
+	flush_wire
+	expect "packets redirected to it" "$(hw_field packets dport=9/)" $N
+
+	for text in "" x "$sut1" "$sut1 $fd_far" "$sut1 $fd_far:" "$sut1 $fd_far:x" \
+		    "$sut1 9999:1" "$sut1 -1:1" "9999:1 $far1" "$sut1 $fd_mnt:1" \
+		    "$sut1 $fd_far:0" "$sut1 $fd_far:1" "$sut1 $fd_far:9999" \
+		    "$fd_sut:1 $far1" "$fd_sut:9999 $far1" "$sut1 $sut1"; do
+		refused "Invalid argument" link_device "$text"
+	done
+	refused "resource busy" link_device "$sut0 $far1"
+	refused "resource busy" link_device "$sut1 $far0"
+	for text in "" x "$fd_sut" "$fd_sut:" 9999:1 -1:1 "$fd_mnt:1" \
+		    "$fd_sut:0" "$fd_sut:1" "$fd_sut:9999" "$sut1" "$far1"; do
+		refused "Invalid argument" unlink_device "$text"
+	done
+	expect "carriers after bad writes" "$(carriers)" "down down"
+
+	echo "$sut1 $far1" > "$NSIM_BUS/link_device" || fail "cannot connect again"
+	wait_value "up up" carriers
+	send_udp $N 9 $t.again
+	flush_wire
+	flush_far1
+	expect "packets from the cut wire" "$(tap_count far1 $t.cut)" 0
+	expect "packets when connected again" "$(tap_count far1 $t.again)" $N
+	tc filter del dev sut0 ingress
+	exec {fd_sut}<&- {fd_far}<&- {fd_mnt}<&-
+}
+
 t_ledger()
 {
 	tc qdisc del dev sut0 clsact
@@ -259,7 +330,7 @@ t_ledger()
 }
 
 TESTS="bad_writes state bind bind_flowtable replace replace_times destroy stats
-	delay delay_and_packets ledger"
+	delay delay_and_packets wires ledger"
 
 ktap_print_header
 setup_pair
