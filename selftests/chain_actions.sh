@@ -18,7 +18,7 @@
 N=5
 SYSCTL=/proc/sys/net/netfilter/nf_flow_offload
 
-# load RULES: as the only chain, at sut0
+# load RULES [DEVICES]: as the only chain, at sut0
 load()
 {
 	local head
@@ -32,17 +32,17 @@ load()
 		flush ruleset
 		table netdev t {
 			chain c {
-				type filter hook ingress device sut0 $head
+				type filter hook ingress ${2:-device sut0} $head
 				$1
 			}
 		}
 	END
 }
 
-# start RULES ENTRIES: until that many entries are in hardware
+# start RULES ENTRIES [DEVICES]: until that many entries are in hardware
 start()
 {
-	load "$1" || fail "$(< "$TMP/nft.err")"
+	load "$1" "${3:-}" || fail "$(< "$TMP/nft.err")"
 	wait_value "$2" hw_stat entries
 }
 
@@ -189,6 +189,26 @@ t_prefix_mask()
 	flush_wire
 	expect_hw_only drop r 'src=192.0.2.0/255.255.255.254' "$(udp_len drop)"
 	expect_hw 'src=192.0.2.2/255.255.255.254' 0
+}
+
+# Each device of a chain has all of its rules, also those for another device.
+t_input_device()
+{
+	local in0="iif=${SUT_IFINDEX[0]} .*dport=9/" in1="iif=${SUT_IFINDEX[1]} .*dport=9/"
+
+	far "ip neigh replace 198.51.100.2 lladdr 02:00:00:00:01:02 dev far1 nud permanent"
+	start 'iif sut0 udp dport 9 counter drop comment "r"
+	       iif sut1 udp dport 9 counter drop comment "s"' 2 'devices = { sut0, sut1 }'
+	wait_value 2 hw_stat entries 1
+	send_udp $N 9 $t.drop
+	flush_wire
+	expect_hw_only drop r "$in0" "$(udp_len drop)"
+	expect_hw "$in1" 0
+	send_udp $((N + 1)) 9 $t.drop 198.51.100.2
+	wait_value $((N + 1)) hw_field packets "$in1" 1
+	expect "packets at sut1 of the rule for sut0" "$(hw_field packets "$in0" 1)" 0
+	expect "counter of the rule for sut0" "$(nft_counter r)" $N
+	expect "counter of the rule for sut1" "$(nft_counter s)" $((N + 1))
 }
 
 t_accept()
@@ -497,9 +517,9 @@ t_sysctl()
 }
 
 TESTS="drop_udp drop_tcp drop_icmp drop_udp6 drop_ethertype drop_ether_addr
-	prefix_mask accept order no_match redirect mirror redirect_to_down_port fragments
-	fragments_l4proto truncated ip6_extension_header vlan_tagged counters
-	delete reload capacity ledger"
+	prefix_mask input_device accept order no_match redirect mirror
+	redirect_to_down_port fragments fragments_l4proto truncated
+	ip6_extension_header vlan_tagged counters delete reload capacity ledger"
 
 run_mode()
 {

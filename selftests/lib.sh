@@ -507,12 +507,13 @@ hw_stat()
 	_value_in "$dir/stats" "$1"
 }
 
-# hw_field NAME REGEX: field NAME= of the one entry whose line matches
+# hw_field NAME REGEX [PORT]: field NAME= of the one entry whose line matches
 hw_field()
 {
-	local line lines found=none
+	local line lines found=none dir=$HW0
 
-	mapfile -t lines < "$HW0/table"
+	[ "${3:-0}" = 0 ] || dir=$HW1
+	mapfile -t lines < "$dir/table"
 	for line in "${lines[@]}"; do
 		[[ "$line" =~ $2 ]] || continue
 		if [ "$found" != none ]; then
