@@ -148,6 +148,20 @@ t_match_ttl()
 	clear
 }
 
+# DSCP, whatever the two bits of ECN below it are
+t_match_tos()
+{
+	local in out
+
+	in=$(hex_udp 9 "$(hex_tag $t.in)") out=$(hex_udp 9 "$(hex_tag $t.out)")
+	told_apart ip "ip_tos 0xb8/0xfc" \
+		0800 "$(hex_ip4 17 0 "$in" 0xb9)" 0800 "$(hex_ip4 17 0 "$out" 0xa8)"
+	t+=6
+	in=$(hex_udp 9 "$(hex_tag $t.in)") out=$(hex_udp 9 "$(hex_tag $t.out)")
+	told_apart ipv6 "ip_tos 0xb8/0xfc" \
+		86dd "$(hex_ip6 17 "$in" 0xb9)" 86dd "$(hex_ip6 17 "$out" 0xa8)"
+}
+
 t_match_vlan()
 {
 	flower 1 802.1q "vlan_id 5 action drop"
@@ -514,7 +528,7 @@ t_ledger()
 }
 
 TESTS="match_mac match_proto match_ports match_source_port match_prefix match_ip6
-	match_tcp_flags match_ttl match_vlan match_two_tags match_is_of_tc order
+	match_tcp_flags match_ttl match_tos match_vlan match_two_tags match_is_of_tc order
 	edit_mac edit_ip4 edit_ports edit_ip6 edit_mask vlan_push_pop
 	copy_between_edits stats refused_matches refused_actions garbage many_rules
 	feature ledger"

@@ -737,13 +737,13 @@ hex_tag()
 	hex_text "<$1>;"
 }
 
-# hex_ip4 PROTO FRAG PAYLOAD: header with checksum, and payload
+# hex_ip4 PROTO FRAG PAYLOAD [TOS]: header with checksum, and payload
 hex_ip4()
 {
 	local proto=$1 frag=$2 payload=$3 sum=0 i hdr
 
-	hdr=$(printf '4500%04x1234%04x40%02x0000c0000201c0000202' \
-	      $((20 + ${#payload} / 2)) "$frag" "$proto")
+	hdr=$(printf '45%02x%04x1234%04x40%02x0000c0000201c0000202' \
+	      "${4:-0}" $((20 + ${#payload} / 2)) "$frag" "$proto")
 	for ((i = 0; i < 40; i += 4)); do
 		sum=$((sum + 0x${hdr:i:4}))
 	done
@@ -752,10 +752,10 @@ hex_ip4()
 	printf '%s%04x%s%s' "${hdr:0:20}" $sum "${hdr:24}" "$payload"
 }
 
-# hex_ip6 NEXTHDR PAYLOAD
+# hex_ip6 NEXTHDR PAYLOAD [TOS]
 hex_ip6()
 {
-	printf '60000000%04x%02x40' $((${#2} / 2)) "$1"
+	printf '6%02x00000%04x%02x40' "${3:-0}" $((${#2} / 2)) "$1"
 	printf '20010db8000000000000000000000001'
 	printf '20010db8000000000000000000000002%s' "$2"
 }
