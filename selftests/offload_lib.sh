@@ -212,6 +212,13 @@ send()
 	send_udp "$N" "$1" "$t.$2"
 }
 
+# policy ARG...: of nfoctl policy set
+policy()
+{
+	nfoctl policy set "$@" 2> "$TMP/policy.err" ||
+		fail "policy set $*: $(< "$TMP/policy.err")"
+}
+
 # _little_endian BYTES:NUMBER...: prints them
 _little_endian()
 {

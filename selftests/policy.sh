@@ -31,13 +31,6 @@ rules()
 	END
 }
 
-# policy ARG...
-policy()
-{
-	nfoctl policy set "$@" 2> "$TMP/policy.err" ||
-		fail "policy set $*: $(< "$TMP/policy.err")"
-}
-
 # policies: "TABLE CHAIN HANDLE POLICY;..." in order
 policies()
 {
@@ -139,10 +132,10 @@ t_force()
 	expect_entries 4
 	# The qdisc must not get the device's one block: refuse it, once.
 	offload 0
-	[ ! -e "$HW0/fail_bind" ] || echo "1 95" > "$HW0/fail_bind"
+	echo "1 95" > "$HW0/fail_bind"
 	tc qdisc add dev sut0 clsact 2> "$TMP/tc.err" ||
 		fail "tc qdisc add clsact: $(< "$TMP/tc.err")"
-	[ ! -e "$HW0/fail_bind" ] || echo 0 > "$HW0/fail_bind"
+	expect "blocks refused" "$(injected fail_bind)" 1
 	# Before 6.6 a qdisc without any filter is no hook.
 	tc filter add dev sut0 ingress protocol ip flower skip_hw ip_proto tcp action pass ||
 		fail "no filter"
@@ -150,19 +143,14 @@ t_force()
 	expect_entries 0
 	expect_why early 'the device has a tc ingress hook'
 	policy t early force
-	case $(state early) in
-	hardware)
-		expect_why a 'the device has a tc ingress hook'
-		expect_entries 1
-		send 8 eight
-		flush_wire
-		expect_seen eight 0
-		policy t c force
-		expect_state c hardware
-		;;
-	*)	# The driver knows one block per device.
-		expect_why early "^tc or a chain with 'flags offload' has the device's hardware$" ;;
-	esac
+	expect_state early hardware
+	expect_why a 'the device has a tc ingress hook'
+	expect_entries 1
+	send 8 eight
+	flush_wire
+	expect_seen eight 0
+	policy t c force
+	expect_state c hardware
 	policy t early auto
 	expect_entries 0
 	tc qdisc del dev sut0 clsact

@@ -390,6 +390,16 @@ t_xdp()
 		send 9 "$mode"
 		flush_wire
 		expect_seen "$mode" "$N"
+		if type -P nfoctl > /dev/null; then
+			policy t c force
+			expect_entries 1
+			send 9 "forced.$mode"
+			flush_wire
+			expect_seen "forced.$mode" 0
+			expect "packets in hardware" "$(hw_field packets dport=9/)" "$N"
+			policy t c auto
+			expect_entries 0
+		fi
 		ip link set dev sut0 "$mode" off
 		wait_value 1 hw_stat entries
 	done
@@ -530,6 +540,20 @@ t_target_gone()
 	stop
 }
 
+# expect_forced ENTRIES TAG: unless the administrator does not mind
+expect_forced()
+{
+	type -P nfoctl > /dev/null || return 0
+	policy t c force
+	expect_entries "$1"
+	send 9 "$2"
+	flush_wire
+	wait_value "$N" tap_count far1 "$t.$2"
+	expect_seen "$2" 0
+	policy t c auto
+	expect_entries 0
+}
+
 # In software what is forwarded passes by the egress hooks of its target.
 t_target_watched()
 {
@@ -548,6 +572,7 @@ t_target_watched()
 		flush_far1
 		expect "packets that got by the egress chain" \
 		       "$(tap_count far1 "$t.nine")" 0
+		expect_forced 2 by-chain
 		expect "counter of the egress rule" "$(nft_counter out)" "$N"
 		nft_do delete chain netdev t out
 		expect_entries 2
@@ -567,6 +592,7 @@ t_target_watched()
 	flush_wire
 	flush_far1
 	expect "packets that got by tc" "$(tap_count far1 "$t.tc")" 0
+	expect_forced 3 by-tc
 	tc qdisc del dev sut1 clsact
 	nft_do add rule netdev t c udp dport 12 counter drop
 	expect_entries 4
