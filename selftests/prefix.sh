@@ -662,6 +662,57 @@ t_below_pppoe()
 	stop
 }
 
+# More rules than there are numbers between two others: they get new ones, while
+# a rule behind them counts.
+t_renumber()
+{
+	local i insert before after last ports prio prios sent verdict
+
+	for ((i = 0; i < 8; i++)); do
+		before+=";udp dport $((1000 + i)) drop"
+		after+=";udp dport $((2000 + i)) drop"
+	done
+	ports="8 1000 1001 1002 1003 1004 1005 1006 1007 10 "
+	ports+="2000 2001 2002 2003 2004 2005 2006 2007 10 9 "
+	load_keep <<< "table netdev t { chain c {
+		type filter hook ingress device sut0 priority -1; }; }"
+	expect_entries 1
+	flood 9
+	# Behind a new rule with another verdict nothing stays in hardware meanwhile:
+	# there are two ways to new numbers.
+	for verdict in drop accept drop; do
+		nft_do "flush chain netdev t c
+			add rule netdev t c udp dport 8 drop
+			add rule netdev t c ip saddr $FAR_IP udp dport 10 counter drop \
+				comment \"back\""
+		read -r -a prios <<< "$(hw_list 'prio=([0-9]+)')"
+		expect "entries" ${#prios[@]} 3
+		expect "numbers between the first two" $((prios[1] - prios[0] - 1)) 15
+		flood_more 20
+		insert="insert rule netdev t c handle $(handle back) "
+		i="$before;udp dport 10 counter $verdict comment \"middle\"$after"
+		nft_do "${i//;/$'\n'$insert}"
+		flood_more 20
+		expect "order of the entries' ports" "$(hw_list 'dport=([0-9]+)')" "$ports"
+		last=0
+		for prio in $(hw_list 'prio=([0-9]+)'); do
+			[ "$prio" -gt "$last" ] || fail "priority $prio behind $last"
+			last=$prio
+		done
+		send 10 "$verdict"
+		flush_wire
+		[ "$verdict" = accept ] || expect_seen "$verdict" 0
+		expect "counter of the $verdict" "$(nft_counter middle)" "$N"
+		expect "counter of the drop behind it" "$(nft_counter back)" 0
+	done
+	sent=$(flood_stop)
+	flush_wire
+	[ "$(listed_packets keep)" -gt 0 ] || fail "hardware has counted none"
+	expect "counter of the last rule" "$(nft_counter keep)" "$sent"
+	expect "packets that escaped" "$(nft_counter escaped)" 0
+	stop
+}
+
 # swap OLD NEW RULE: in one transaction OLD and what is in front of it go; RULE
 # with comment NEW takes its place, and three hundred others come in front of it
 swap()
@@ -719,7 +770,7 @@ t_never_swallowed()
 }
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
-	accept_ends_its_chain reasons contradiction odd_shape short_and_wide
+	accept_ends_its_chain renumber reasons contradiction odd_shape short_and_wide
 	chains_in_the_way device_taken xdp unannounced hardware_full target_gone
 	target_watched below_pppoe never_swallowed"
 
