@@ -317,13 +317,95 @@ t_others()
 	done_with
 }
 
+# For a chain with the flag, too, which without the module would be refused as
+# well, and with the other mode is a wish.
+t_explicit()
+{
+	load_rules
+	offload 2
+	refused 'Operation not supported' 'table netdev e { chain l {
+		type filter hook ingress device lo priority 0; flags offload;
+		udp dport 9 drop; }; }'
+	nft_do 'table netdev e { chain c {
+		type filter hook ingress device sut0 priority 5; flags offload;
+		udp dport 11 drop comment "explicit"; }; }'
+	expect_entries 3
+	expect_state explicit hardware
+	refused 'Operation not supported' add rule netdev e c 'udp dport { 12, 13 } drop'
+	offload 1
+	nft_do add rule netdev e c 'udp dport { 12, 13 } drop'
+	if { echo 2 > "$SYSCTL_FILE"; } 2> /dev/null; then
+		fail "strict mode took a chain that does not fit"
+	fi
+	done_with
+}
+
+# What the driver has taken as an accept, and then does not take as it is.
+t_error_after_switch()
+{
+	load < /dev/null
+	offload 2
+	# two that keep their places, then the first of them in earnest
+	echo "3 5" > "$HW0/fail_replace"
+	load_rules
+	expect "failures" "$(injected fail_replace)" 1
+	expect_entries 0
+	expect_state drop failed
+	expect_why drop 'error -5.*rule %accept% stays in software behind it'
+	expect_state accept software
+	send 9 nine
+	flush_wire
+	expect_seen nine "$N"
+	expect "counter of the drop" "$(nft_counter drop)" "$N"
+	# The next one finds the driver well again.
+	nft_do add rule netdev t c udp dport 11 counter drop
+	expect_entries 3
+	expect_state drop hardware
+	done_with
+}
+
+_sleeps()
+{
+	local stat
+
+	{ mapfile -t stat < "/proc/$1/stat"; } 2> /dev/null &&
+		[[ ${stat[0]} = *") D "* ]]
+}
+
+# The hardware of one device takes its time, under the RTNL. It takes that to bind
+# another, so the transaction is processed again until it is free.
+t_busy()
+{
+	local filter pid
+
+	filter="tc filter add dev sut1 ingress protocol ip flower skip_sw ip_proto udp"
+	load < /dev/null
+	offload 2
+	# With all modules loaded there is nothing else to sleep for.
+	{ tc qdisc add dev sut1 clsact && $filter dst_port 19 action drop; } ||
+		fail "no filter"
+	echo 4000000 > "$HW1/delay_us"
+	$filter dst_port 20 action drop &
+	pid=$!
+	wait_until _sleeps "$pid" || fail "tc has not come to the hardware"
+	expect "filters in the hardware of sut1" "$(hw_stat entries 1)" 1
+	load_rules
+	expect "filters after the transaction" "$(hw_stat entries 1)" 2
+	echo 0 > "$HW1/delay_us"
+	wait "$pid" || fail "tc has failed"
+	expect_entries 2
+	expect_state drop hardware
+	tc qdisc del dev sut1 clsact
+	done_with
+}
+
 TESTS="what_fits one_rule words policy_drop device_without no_room exchange
-	under_traffic switching others"
+	under_traffic switching others explicit error_after_switch busy"
 
 ktap_print_header
 setup_pair
 need_offload
-need_tools cmp diff
+need_tools cmp diff tc
 # shellcheck disable=SC2086
 ktap_set_plan $(($(wc -w <<< $TESTS) + 1))
 # shellcheck disable=SC2086
