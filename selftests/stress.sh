@@ -3,12 +3,12 @@
 # shellcheck disable=SC2317
 #
 # Everything at once, on two processors: packets, reloads, flow tables, policies,
-# listings and listeners, the sysctl back and forth, devices and network
-# namespaces that come and go with rules in hardware, the module unloaded and
-# loaded. Each kind is done a number of times, not for a time, and must have
-# succeeded often enough to have been in the way of the others. At no time a
-# packet may pass the one rule that takes it, and at the end nothing may be left
-# in hardware.
+# listings and listeners, the sysctl back and forth between its three values,
+# devices and network namespaces that come and go with rules in hardware, the
+# module unloaded and loaded. Each kind is done a number of times, not for a time,
+# and must have succeeded often enough to have been in the way of the others; that
+# strict mode refuses it is success, if it says so. At no time a packet may pass
+# the one rule that takes it, and at the end nothing may be left in hardware.
 #
 # SEED=N repeats a choice of rulesets and pauses, ROUNDS=N takes N times as long.
 
@@ -20,23 +20,42 @@
 : "${SEED:=$((SRANDOM % 32768))}"
 : "${ROUNDS:=1}"
 t=stress
+toggles=0
 
 # What a worker does, how often, and how often at least with success. Those with
 # 0 go on for as long as the others.
 WORK="reload:60:55 device:12:11 netns:8:7 module:12:12 toggle:0:30 list:0:30"
 ! type -P nfoctl > /dev/null || WORK+=" policy:0:10 dump:0:10 monitor:0:2"
 
+# strictly COMMAND...: with success, or refused by strict mode, if that is or was
+# in force meanwhile; $TMP/mode changes with it
+strictly()
+{
+	local before='' after='' said
+
+	read -r before < "$TMP/mode"
+	"$@" 2> "$TMP/said.$kind" && return
+	said=$(< "$TMP/said.$kind")
+	echo "$said" >&2
+	[[ $said = *"peration not supported"* ]] || return
+	read -r after < "$TMP/mode"
+	[[ $before$after = *strict* ]] || [ "$before" != "$after" ] || return
+	echo "$said" >> "$TMP/refused.$kind"
+}
+
 # A ruleset that somebody may have: between 1 and 40 rules, in up to three
-# chains, sometimes with one that hardware cannot do. Tables s1 and s2 only.
+# chains, half of them with one that hardware cannot do or what else keeps rules
+# in software. Tables s1 and s2 only.
 random_rules()
 {
 	local table=s$((RANDOM % 2 + 1)) chains=$((RANDOM % 3 + 1)) c i n devs
+	local fits=$((RANDOM % 2))
 
 	echo "table inet $table; delete table inet $table"
 	[ $((RANDOM % 2)) -eq 0 ] || cat <<-END
 		table inet $table {
 			flowtable ft {
-				hook ingress priority $((RANDOM % 200 + 1))
+				hook ingress priority $((RANDOM % 200 + 1 + fits * 500))
 				devices = { sut0, sut1 }
 			}
 		}
@@ -52,7 +71,7 @@ random_rules()
 		     "priority $((RANDOM % 100 + 1));"
 		n=$((RANDOM % 14))
 		for ((i = 0; i < n; i++)); do
-			case $((RANDOM % 16)) in
+			case $((RANDOM % (16 - 2 * fits) + 2 * fits)) in
 			0)	echo "udp dport { $i, $((i + 20)) } counter accept" ;;
 			1)	echo "udp dport $((i + 20)) limit rate 1/second accept" ;;
 			2)	echo "udp dport $((i + 20)) counter fwd to sut1" ;;
@@ -68,7 +87,7 @@ random_rules()
 do_reload()
 {
 	random_rules > "$TMP/rules.reload"
-	nft -f "$TMP/rules.reload"
+	strictly nft -f "$TMP/rules.reload"
 }
 
 # The one device of this namespace that is not known, by name. In sysfs there
@@ -114,14 +133,14 @@ do_netns()
 {
 	unshare --net bash -c "$(declare -f other_device with_device)
 		NSIM_BUS=$NSIM_BUS RANDOM=$RANDOM
-		echo 1 2> /dev/null > $SYSCTL_FILE
+		echo $((RANDOM % 2 + 1)) 2> /dev/null > $SYSCTL_FILE
 		if ((RANDOM % 2)); then
 			with_device $1
 		else
 			echo '$1 1' > $NSIM_BUS/new_device || exit
 			dev=\$(other_device)
 			ethtool -K \$dev hw-tc-offload on
-			echo 1 2> /dev/null > $SYSCTL_FILE
+			echo $((RANDOM % 2 + 1)) 2> /dev/null > $SYSCTL_FILE
 			nft \"table netdev t { chain c {
 				type filter hook ingress device \$dev priority 0;
 				udp dport 9 counter drop; }; }\"
@@ -137,9 +156,27 @@ do_module()
 	wait_until rmmod nft_offload 2> "$TMP/rmmod" && modprobe nft_offload
 }
 
+_set_mode()
+{
+	echo "$1" > "$SYSCTL_FILE"
+}
+
 do_toggle()
 {
-	echo $((RANDOM % 4 > 0)) > "$SYSCTL_FILE"
+	local modes=(0 1 1 2 2) mode
+
+	mode=${modes[RANDOM % 5]}
+	[ "$mode" -lt 2 ] || echo strict > "$TMP/mode"
+	strictly _set_mode "$mode" && read -r mode < "$SYSCTL_FILE" || return
+	toggles=$((toggles + 1))
+	if [ "$mode" -eq 2 ]; then
+		echo "$toggles" >> "$TMP/strict"
+		# or hardly a reload would meet it
+		read -r -t 0.2 <> "$TMP/pause"
+		return 0
+	else
+		echo "$mode $toggles" > "$TMP/mode"
+	fi
 }
 
 do_list()
@@ -154,10 +191,10 @@ _others_work()
 
 do_policy()
 {
-	local policies=(auto never force)
+	local policies=(auto auto auto never force)
 
-	nfoctl policy set s$((RANDOM % 2 + 1)) c$((RANDOM % 3)) \
-		"${policies[RANDOM % 3]}"
+	strictly nfoctl policy set s$((RANDOM % 2 + 1)) c$((RANDOM % 3)) \
+		"${policies[RANDOM % 5]}"
 }
 
 do_dump()
@@ -168,7 +205,7 @@ do_dump()
 # The module may be unloaded meanwhile.
 do_monitor()
 {
-	timeout 10 nfoctl -j monitor --count 20 > /dev/null
+	timeout 10 nfoctl -j monitor --count 20 >> "$TMP/events"
 }
 
 # worker KIND TIMES: one after the other; a line per success
@@ -196,6 +233,27 @@ lines()
 	echo ${#MAPFILE[@]}
 }
 
+# Strict mode was in force, has refused, and has told listeners why.
+expect_refusals()
+{
+	local kind line told=0
+
+	ktap_print_msg "strict mode: $(lines "$TMP/strict") times in force, has refused" \
+		       "$(lines "$TMP/refused.reload") reloads," \
+		       "$(lines "$TMP/refused.policy") policies," \
+		       "$(lines "$TMP/refused.toggle") times itself"
+	for kind in strict refused.reload refused.toggle; do
+		[ "$(lines "$TMP/$kind")" -ge $((2 * ROUNDS)) ] || fail "$kind: too few"
+	done
+	mapfile -t < "$TMP/events"
+	for line in "${MAPFILE[@]}"; do
+		[[ $line = *'"event":"refused"'* ]] || continue
+		told=$((told + 1))
+		[[ $line =~ '"reason":"'[^\"]*' ['.*']"' ]] || fail "no reason in $line"
+	done
+	ktap_print_msg "listeners were told of $told refusals"
+}
+
 t_everything_at_once()
 {
 	local work kind times least pids='' forever='' pid sent i=0
@@ -208,10 +266,14 @@ t_everything_at_once()
 			}
 			chain last {
 				type filter hook ingress device sut0 priority 500;
-				udp dport 9 counter comment "escaped"
+				udp dport 9 counter accept comment "escaped"
 			}
 		}
 	END
+	for kind in strict events refused.reload refused.policy refused.toggle; do
+		: > "$TMP/$kind"
+	done
+	echo 1 > "$TMP/mode"
 	mkfifo "$TMP/pause"
 	offload 1
 	flood 9
@@ -242,6 +304,7 @@ t_everything_at_once()
 		[ "$(lines "$TMP/$kind.ok")" -ge $((least * ROUNDS)) ] ||
 			fail "$kind: too few succeeded: $(tail -n 3 "$TMP/$kind.err")"
 	done
+	expect_refusals
 	[ "$sent" -ge $((1000 * ROUNDS)) ] || fail "no more than $sent packets"
 	expect "packets that escaped, of $sent" "$(nft_counter escaped)" 0
 	expect "packets counted" "$(nft_counter keep)" "$sent"
