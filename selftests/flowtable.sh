@@ -223,6 +223,51 @@ t_route_mtu()
 	ip route del "$FAR2_IP/32" dev sut1
 }
 
+# A route that is gone takes its flows along, from hardware as from software. But
+# software of 5.10 asks for the route of a flow once.
+t_route_changes()
+{
+	local -A soft
+
+	load_flowtable
+	open_flow 5 16
+	open_flow 6 17 "$FAR2_IP6"
+	blackhole 5 6 "$FAR2_IP/32"
+	soft[5]=$REPLY
+	blackhole 6 5 "$FAR2_IP6/128"
+	soft[6]=$REPLY
+	ktap_print_msg "of $N packets arrive in software: ${soft[5]}, ${soft[6]}"
+	offload 1
+	wait_until _recovered "5 6" 22 || fail "the flows are not in hardware"
+	blackhole 5 6 "$FAR2_IP/32" 16
+	expect "packets that arrived" "$REPLY" "${soft[5]}"
+	wait_until _recovered 5 22 || fail "there is a route again, but not the flow"
+	expect_path hard 5 back
+	blackhole 6 5 "$FAR2_IP6/128" 17
+	expect "packets that arrived by IPv6" "$REPLY" "${soft[6]}"
+	close_flow 5
+	close_flow 6
+	done_with
+}
+
+# blackhole FD OTHER DESTINATION [PORT]: sets REPLY to how many of N packets of
+# the flow arrive without a route to DESTINATION; of a flow to PORT in hardware
+# once it has left, if it does so in software. Flow OTHER goes on.
+blackhole()
+{
+	local tag=$t.$1${4:-soft} host
+
+	ip route add blackhole "$3" || fail "no route"
+	[ -z "${4:-}" ] || [ "${soft[$1]}" != 0 ] || wait_until _busy "$1" "$4" ||
+		fail "the flow to port $4 stays in hardware without a route"
+	say "$1" "$N" "$tag"
+	settle "$2"
+	ip route del blackhole "$3"
+	host=$(tap_count sut0 "$tag")
+	_count_tap far1 "$tag"
+	[ "$REPLY" != 0 ] || expect "packets that the host saw" "$host" "$N"
+}
+
 # Two tags, of which drivers need not push the inner one first
 t_stacked()
 {
@@ -340,11 +385,16 @@ t_full()
 	done_with
 }
 
-# With a packet in software now and then the flow is offered again.
+# _recovered FDS [FLOWS]: with a packet in software now and then a flow is offered
+# again
 _recovered()
 {
-	say "$1" 1 "$t"
-	[ "$(flows 0)$(flows 1)" = 11 ]
+	local fd
+
+	for fd in $1; do
+		say "$fd" 1 "$t"
+	done
+	[ "$(flows 0)$(flows 1)" = "${2:-11}" ]
 }
 
 # expect_dropped FD TAG
@@ -682,9 +732,9 @@ t_kept()
 	expect "ledger: bound" "$(ledger bound)" 0
 }
 
-TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu tcp aging full chain_in_front
-	front_under_traffic watched output_watched tc_comes_first xdp_comes_first
-	neighbour reload claimed kept"
+TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu route_changes tcp aging full
+	chain_in_front front_under_traffic watched output_watched tc_comes_first
+	xdp_comes_first neighbour reload claimed kept"
 
 ktap_print_header
 setup_router
