@@ -205,7 +205,7 @@ ft_line()
 	done
 }
 
-# ft_field N: field of that line: 4 devices, 5 state, 7 packets, 9 used
+# ft_field N: field of that line: 4 devices, 5 state, 7 packets, 8 bytes, 9 used
 ft_field()
 {
 	# shellcheck disable=SC2046
@@ -231,6 +231,26 @@ expect_ft()
 	why=$(ft_why)
 	[ -z "${2:-}" ] || [[ $why =~ $2 ]] ||
 		fail "reason of the flow table: '$why', expected '$2'"
+}
+
+# expect_told FLOWS: by netlink the same as in the listing, and the number of flows
+# in hardware
+expect_told()
+{
+	local proc told hw
+
+	type -P nfoctl jq > /dev/null || return 0
+	read -r -a proc <<< "$(ft_line)"
+	nfoctl -j flowtables > "$TMP/fts"
+	read -r hw told <<< "$(jq -r '.[] | "\(.flows_hw) \(.table) flowtable \(.name) " +
+		"\(.devices | join(",")) \(.state) - \(.packets) \(.bytes) " +
+		"\(.last_used_ms // "-") \(.reason // "-")"' "$TMP/fts")"
+	expect "flows in hardware, by netlink" "$hw" "$1"
+	read -r -a told <<< "$told"
+	# Time goes on.
+	[ "${proc[8]}" = - ] || [ "${told[8]}" -lt "${proc[8]}" ] ||
+		told[8]=${proc[8]}
+	expect "flow table, by netlink" "${told[*]}" "${proc[*]}"
 }
 
 ### What has arrived

@@ -77,19 +77,31 @@ t_on_and_off()
 # asks and when.
 t_counters()
 {
-	local sent=2
+	local sent=2 line start now
 
 	load_flowtable
 	offload 1
+	line="f flowtable ft sut0,sut1 hardware -"
+	expect "listed before any packet" "$(ft_line)" "$line 0 0 - -"
 	open_flow 5 13
 	expect_flows 1
+	expect_told 1
+	start=${EPOCHREALTIME/[.,]/}
 	say 5 7 "$t"
 	settle 5
 	sent=$((sent + 8))
-	mapfile < "$PROC"	# asks hardware
+	# Headers of IP and UDP are 28 bytes.
+	line+=" 8 $((7 * (28 + ${#t} + 3) + 28 + 9 + ${#_n_end}))"
+	read -r -a LISTED <<< "$(ft_line)"	# asks hardware
+	now=${EPOCHREALTIME/[.,]/}
 	expect "conntrack, in hardware" "$(ct_packets 13)" "$sent"
 	expect "the same, asked again" "$(ct_packets 13)" "$sent"
-	expect "listed" "$(ft_field 7)" "$(flow_packets 0 'dport=13/')"
+	expect "listed" "${LISTED[*]:0:8} ${LISTED[*]:9}" "$line -"
+	# A jiffy is up to 10 ms.
+	[ "${LISTED[8]}" -le $(((now - start) / 1000 + 10)) ] ||
+		fail "used ${LISTED[8]} ms ago, sent within $((now - start)) us"
+	wait_until _unused_since $((LISTED[8] + 100)) || fail "used all the time"
+	expect_told 1
 	say 5 7 "$t"
 	settle 5
 	sent=$((sent + 8))
@@ -102,6 +114,11 @@ t_counters()
 	expect "conntrack, in software" "$(ct_packets 13)" "$sent"
 	close_flow 5
 	done_with
+}
+
+_unused_since()
+{
+	[ "$(ft_field 9)" -gt "$1" ]
 }
 
 t_nat4()
@@ -635,6 +652,31 @@ t_neighbour()
 	done_with
 }
 
+# Nobody else's hardware, but all the same no driver takes the table.
+t_refused()
+{
+	local hw why="hardware fails, as it was told to [(]error -12[)]"
+
+	load_flowtable
+	for hw in "$HW0" "$HW1"; do
+		echo "1 12 1000000" > "$hw/fail_bind"
+	done
+	offload 1
+	expect_ft failed "^sut0: .*$why; sut1: .*$why$"
+	expect_told 0
+	open_flow 5 9
+	expect_path soft 5 soft
+	for hw in "$HW0" "$HW1"; do
+		echo 0 > "$hw/fail_bind"
+	done
+	nft_do add table inet something
+	expect_ft hardware "^-$"
+	expect_flows 1
+	expect_path hard 5 hard
+	close_flow 5
+	done_with
+}
+
 # The same ruleset again, and again, while a flow runs.
 t_reload()
 {
@@ -734,7 +776,7 @@ t_kept()
 
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu route_changes tcp aging full
 	chain_in_front front_under_traffic watched output_watched tc_comes_first
-	xdp_comes_first neighbour reload claimed kept"
+	xdp_comes_first neighbour refused reload claimed kept"
 
 ktap_print_header
 setup_router
