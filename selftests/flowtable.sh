@@ -774,9 +774,41 @@ t_kept()
 	expect "ledger: bound" "$(ledger bound)" 0
 }
 
+# A driver that neither deletes flows nor lets go of the block gets no more of them.
+# It must not have any once the table is gone.
+t_stuck()
+{
+	local hw
+
+	load_flowtable
+	offload 1
+	connect
+	expect_flows 1
+	for hw in "$HW0" "$HW1"; do
+		# EIO
+		echo "1 5 1000000" > "$hw/fail_destroy"
+		echo "1 5 1000000" > "$hw/fail_unbind"
+	done
+	close_flow 5
+	wait_value failed ft_field 5
+	expect_ft failed "^a driver keeps flows that it was told to delete$"
+	expect_told 0
+	open_flow 6 9
+	expect_path soft 6 soft
+	for hw in "$HW0" "$HW1"; do
+		echo 0 > "$hw/fail_destroy"
+		echo 0 > "$hw/fail_unbind"
+	done
+	close_flow 6
+	offload 0
+	load < /dev/null
+	expect "ledger: entries" "$(ledger entries)" 0
+	expect "ledger: bound" "$(ledger bound)" 0
+}
+
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu route_changes tcp aging full
 	chain_in_front front_under_traffic watched output_watched tc_comes_first
-	xdp_comes_first neighbour refused reload claimed kept"
+	xdp_comes_first neighbour refused reload claimed kept stuck"
 
 ktap_print_header
 setup_router
