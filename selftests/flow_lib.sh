@@ -237,10 +237,10 @@ expect_ft()
 # in hardware
 expect_told()
 {
-	local proc told hw
+	local list told hw
 
 	type -P nfoctl jq > /dev/null || return 0
-	read -r -a proc <<< "$(ft_line)"
+	read -r -a list <<< "$(ft_line)"
 	nfoctl -j flowtables > "$TMP/fts"
 	read -r hw told <<< "$(jq -r '.[] | "\(.flows_hw) \(.table) flowtable \(.name) " +
 		"\(.devices | join(",")) \(.state) - \(.packets) \(.bytes) " +
@@ -248,9 +248,9 @@ expect_told()
 	expect "flows in hardware, by netlink" "$hw" "$1"
 	read -r -a told <<< "$told"
 	# Time goes on.
-	[ "${proc[8]}" = - ] || [ "${told[8]}" -lt "${proc[8]}" ] ||
-		told[8]=${proc[8]}
-	expect "flow table, by netlink" "${told[*]}" "${proc[*]}"
+	[ "${list[8]}" = - ] || [ "${told[8]}" -lt "${list[8]}" ] ||
+		told[8]=${list[8]}
+	expect "flow table, by netlink" "${told[*]}" "${list[*]}"
 }
 
 ### What has arrived

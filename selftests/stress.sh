@@ -273,7 +273,7 @@ lines()
 # Strict mode was in force, has refused, and has told listeners why.
 expect_refusals()
 {
-	local kind line told=0
+	local kind line heard=0
 
 	ktap_print_msg "strict mode: $(lines "$TMP/strict") times in force, has refused" \
 		       "$(lines "$TMP/refused.reload") reloads," \
@@ -285,10 +285,10 @@ expect_refusals()
 	mapfile -t < "$TMP/events"
 	for line in "${MAPFILE[@]}"; do
 		[[ $line = *'"event":"refused"'* ]] || continue
-		told=$((told + 1))
+		heard=$((heard + 1))
 		[[ $line =~ '"reason":"'[^\"]*' ['.*']"' ]] || fail "no reason in $line"
 	done
-	ktap_print_msg "listeners were told of $told refusals"
+	ktap_print_msg "listeners were told of $heard refusals"
 }
 
 t_everything_at_once()
