@@ -196,7 +196,8 @@ lacks()
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
 		;;
-	strict.sh/words|prefix.sh/odd_shape|prefix.sh/short_and_wide)
+	strict.sh/words|prefix.sh/odd_shape|prefix.sh/short_and_wide|\
+	prefix.sh/stale_register)
 		! type -P nfoctl > /dev/null || return
 		echo "needs nfoctl"
 		;;

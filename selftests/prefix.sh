@@ -329,6 +329,25 @@ t_short_and_wide()
 	done
 }
 
+# ... and those that compare again what they have compared, between two loads
+t_stale_register()
+{
+	load <<-END
+		table netdev t {
+			chain c {
+				type filter hook ingress device sut0 priority 0;
+				udp dport 7 accept comment "flush"
+			}
+		}
+	END
+	nfoctl add-stale-rule t c 192.0.2.7 "$FAR_IP" || fail "the kernel refuses it"
+	expect_entries 1
+	send 10 ten
+	flush_wire
+	expect_seen ten "$N"
+	stop
+}
+
 # What is not a rule but stands in the way as well.
 t_chains_in_the_way()
 {
@@ -771,7 +790,8 @@ t_never_swallowed()
 
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
 	accept_ends_its_chain renumber reasons contradiction odd_shape short_and_wide
-	chains_in_the_way device_taken xdp unannounced hardware_full target_gone
+	stale_register chains_in_the_way device_taken xdp unannounced hardware_full
+	target_gone
 	target_watched below_pppoe never_swallowed"
 
 ktap_print_header

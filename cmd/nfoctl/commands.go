@@ -29,7 +29,8 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVarP(&asJSON, "json", "j", false, "print JSON")
 	root.AddCommand(newRules(&asJSON), newFlowtables(&asJSON), newPolicy(&asJSON), newMonitor(&asJSON),
-		newFuzz(), newAddEmptyRule(), newAddOddRule(), newAddPrefixRule("short", nfo.AddShortRule), newAddPrefixRule("wide", nfo.AddWideRule))
+		newFuzz(), newAddEmptyRule(), newAddNeverRule("odd", nfo.AddOddRule), newAddNeverRule("stale", nfo.AddStaleRule),
+		newAddPrefixRule("short", nfo.AddShortRule), newAddPrefixRule("wide", nfo.AddWideRule))
 	return root
 }
 
@@ -205,18 +206,30 @@ func newFuzz() *cobra.Command {
 	return cmd
 }
 
-func newAddOddRule() *cobra.Command {
+func parseIPv4(arg string) (net.IP, error) {
+	ip := net.ParseIP(arg).To4()
+	if ip == nil {
+		return nil, fmt.Errorf("%q must be an address of IPv4", arg)
+	}
+	return ip, nil
+}
+
+func newAddNeverRule(kind string, add func(table, chain string, never, last net.IP) error) *cobra.Command {
 	return &cobra.Command{
-		Use:    "add-odd-rule TABLE CHAIN NEVER LAST",
+		Use:    "add-" + kind + "-rule TABLE CHAIN NEVER LAST",
 		Short:  "Add a rule that drops packets from both addresses at once, which are none",
 		Hidden: true,
 		Args:   cobra.ExactArgs(4),
 		RunE: func(_ *cobra.Command, args []string) error {
-			never, last := net.ParseIP(args[2]).To4(), net.ParseIP(args[3]).To4()
-			if never == nil || last == nil {
-				return fmt.Errorf("%q and %q must be addresses of IPv4", args[2], args[3])
+			never, err := parseIPv4(args[2])
+			if err != nil {
+				return err
 			}
-			return nfo.AddOddRule(args[0], args[1], never, last)
+			last, err := parseIPv4(args[3])
+			if err != nil {
+				return err
+			}
+			return add(args[0], args[1], never, last)
 		},
 	}
 }
@@ -228,9 +241,9 @@ func newAddPrefixRule(kind string, add func(table, chain string, network []byte)
 		Hidden: true,
 		Args:   cobra.ExactArgs(3),
 		RunE: func(_ *cobra.Command, args []string) error {
-			ip := net.ParseIP(args[2]).To4()
-			if ip == nil {
-				return fmt.Errorf("%q must be an address of IPv4", args[2])
+			ip, err := parseIPv4(args[2])
+			if err != nil {
+				return err
 			}
 			return add(args[0], args[1], ip[:2])
 		},

@@ -31,6 +31,20 @@ func AddOddRule(table, chain string, never, last net.IP) error {
 	})
 }
 
+// AddStaleRule adds another rule that drops nothing: it loads the destination
+// address before it compares with the second, but into another register.
+func AddStaleRule(table, chain string, never, last net.IP) error {
+	return addRule(table, chain, func(list *netlink.AttributeEncoder) error {
+		isIPv4(list)
+		loadSource(list, net.IPv4len)
+		equals(list, never.To4())
+		load(list, unix.NFT_REG_2, 16, net.IPv4len)
+		equals(list, last.To4())
+		verdict(list, verdictDrop)
+		return nil
+	})
+}
+
 // AddShortRule adds another such rule: it loads the source address of IPv4,
 // compares only its first bytes, and accepts. Described to hardware with the
 // whole address, it would leave the others of that network to what is behind.
@@ -80,10 +94,15 @@ func isIPv4(list *netlink.AttributeEncoder) {
 
 // loadSource loads the first bytes of the source address of IPv4.
 func loadSource(list *netlink.AttributeEncoder, n int) {
+	load(list, unix.NFT_REG_1, 12, n)
+}
+
+// load loads n bytes at offset of the network header.
+func load(list *netlink.AttributeEncoder, reg, offset uint32, n int) {
 	expr(list, "payload", func(e *netlink.AttributeEncoder) {
-		e.Uint32(unix.NFTA_PAYLOAD_DREG, unix.NFT_REG_1)
+		e.Uint32(unix.NFTA_PAYLOAD_DREG, reg)
 		e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
-		e.Uint32(unix.NFTA_PAYLOAD_OFFSET, 12)
+		e.Uint32(unix.NFTA_PAYLOAD_OFFSET, offset)
 		e.Uint32(unix.NFTA_PAYLOAD_LEN, uint32(n))
 	})
 }
