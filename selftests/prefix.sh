@@ -262,6 +262,8 @@ t_reasons()
 		ip saddr 192.0.2.1 ip saddr 192.0.2.9 drop|it matches the same field twice
 		ip6 nexthdr udp drop|the first next header of IPv6 cannot be offloaded .*
 		dup to "sut1" drop|it does more than one thing
+		ip protocol & 0xfe == 6 drop|it does not compare the whole of a protocol
+		@ll,128,16 0x0800 drop|it does not compare the whole of a protocol
 	END
 	stop
 }
