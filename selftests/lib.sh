@@ -192,7 +192,7 @@ lacks()
 		kernel_before 5 13 || return
 		echo "flows know no VLAN tags before 5.13"
 		;;
-	flowtable_gone.sh/owner|lifetime.sh/owner_goes)
+	flowtable_gone.sh/owner|lifetime.sh/owner_goes|lifetime.sh/owner_of_eight)
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
 		;;

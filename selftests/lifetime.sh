@@ -332,6 +332,28 @@ add table netdev ready { flags owner; }"
 	done_with
 }
 
+# As many tables as nf_tables lets go of at a time; the first is in the way.
+t_owner_of_eight()
+{
+	local i cmds=
+
+	load_keep < /dev/null
+	for ((i = 0; i < 8; i++)); do
+		cmds+="add table netdev own$i { flags owner; }
+add chain netdev own$i c { type filter hook ingress device sut0 priority $((i - 9)); }
+add rule netdev own$i c limit rate 1000/second
+"
+	done
+	start_owner "$cmds"
+	wait_until _table_exists own7 || fail "nft -i: $(< "$TMP/owner.out")"
+	expect_entries 0
+	stop_owner
+	expect "tables" "$(nft list tables)" "table netdev keep"
+	expect_entries 1
+	expect_offloaded "$N"
+	done_with
+}
+
 # A chain is bound to names. What software makes of a device that gets one, or
 # loses it, is for the kernel to say: hardware does the same.
 t_rename()
@@ -678,8 +700,9 @@ t_nothing_pins_the_driver()
 }
 
 TESTS="other_kind_of_device target_of_flags_offload tc_comes_later flush_ruleset
-	dormant reload owner_goes rename rename_wildcard device_moves netns_exit
-	rmmod_any_state rmmod_open_files rmmod_under_reload nothing_pins_the_driver"
+	dormant reload owner_goes owner_of_eight rename rename_wildcard
+	device_moves netns_exit rmmod_any_state rmmod_open_files rmmod_under_reload
+	nothing_pins_the_driver"
 
 ktap_print_header
 setup_pair
