@@ -196,6 +196,10 @@ lacks()
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
 		;;
+	lifetime.sh/device_added)
+		kernel_before 6 4 || return
+		echo "devices cannot be added to a chain before 6.4"
+		;;
 	strict.sh/words|prefix.sh/odd_shape|prefix.sh/short_and_wide|\
 	prefix.sh/stale_register)
 		! type -P nfoctl > /dev/null || return

@@ -11,6 +11,8 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=offload_lib.sh
 . "$(dirname "$0")/offload_lib.sh"
+# shellcheck source=flow_lib.sh
+. "$(dirname "$0")/flow_lib.sh"
 
 N=5
 NS=gone-$$
@@ -351,6 +353,42 @@ add rule netdev own$i c limit rate 1000/second
 	expect "tables" "$(nft list tables)" "table netdev keep"
 	expect_entries 1
 	expect_offloaded "$N"
+	done_with
+}
+
+# A chain gets one more device. The flow table behind it there waits for its rules.
+t_device_added()
+{
+	load_keep <<-END
+		table netdev t {
+			chain front {
+				type filter hook ingress device sut1 priority -10;
+				udp dport 10 counter drop comment "added"
+			}
+		}
+		table inet f {
+			flowtable ft {
+				hook ingress priority -5;
+				devices = { sut0 };
+			}
+		}
+	END
+	expect_entries 0
+	expect_state added ""
+	nft_do add chain netdev t front \
+		'{ type filter hook ingress devices = { sut0, sut1 } priority -10; }'
+	expect_entries 1
+	expect_state added hardware
+	expect_ft hardware
+	send 10 added
+	flush_wire
+	expect_seen added 0
+	expect "counter of the rule" "$(nft_counter added)" "$N"
+	expect "the same, listed" "$(listed_packets added)" "$N"
+	nft_do add rule netdev t front udp dport '{ 11, 12 }' drop
+	expect_state added hardware
+	expect_ft software \
+		"sut0: rule [0-9]* of chain front comes first and is in software"
 	done_with
 }
 
@@ -700,7 +738,7 @@ t_nothing_pins_the_driver()
 }
 
 TESTS="other_kind_of_device target_of_flags_offload tc_comes_later flush_ruleset
-	dormant reload owner_goes owner_of_eight rename rename_wildcard
+	dormant reload owner_goes owner_of_eight device_added rename rename_wildcard
 	device_moves netns_exit rmmod_any_state rmmod_open_files rmmod_under_reload
 	nothing_pins_the_driver"
 
