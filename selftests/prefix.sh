@@ -793,8 +793,7 @@ t_never_swallowed()
 TESTS="rule_in_chain prefix_moves replaced chain_before other_device
 	accept_ends_its_chain renumber reasons contradiction odd_shape short_and_wide
 	stale_register chains_in_the_way device_taken xdp unannounced hardware_full
-	target_gone
-	target_watched below_pppoe never_swallowed"
+	target_gone target_watched below_pppoe never_swallowed"
 
 ktap_print_header
 setup_pair
