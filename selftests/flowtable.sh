@@ -23,6 +23,14 @@ done_with()
 	expect_ledger_empty
 }
 
+# say_to_host FD TAG: N packets that the host sees. Only then are they through what
+# is about to go.
+say_to_host()
+{
+	say "$1" "$N" "$2"
+	wait_value "$N" tap_count sut0 "$2"
+}
+
 # expect_path hard|soft FD TAG: N packets of the flow take that way
 expect_path()
 {
@@ -533,7 +541,7 @@ t_watched()
 	END
 	then
 		expect_ft software "sut1: has an egress chain, which hardware would bypass"
-		say 5 "$N" "$t"
+		say_to_host 5 "$t"
 		nft_do delete table netdev t
 		expect_flows 1
 		settle 5
@@ -548,7 +556,7 @@ t_watched()
 		action drop || fail "no filter"
 	offload 1
 	expect_ft software "sut1: has a tc egress hook, which hardware would bypass"
-	say 5 "$N" "$t.tc"
+	say_to_host 5 "$t.tc"
 	tc qdisc del dev sut1 clsact
 	offload 1
 	expect_flows 1
@@ -579,7 +587,7 @@ t_output_watched()
 	offload 1
 	expect_ft software "^sut1 has a tc egress hook"
 	expect "flows in hardware" "$(flows 0)" 0
-	say 5 "$N" "$t"
+	say_to_host 5 "$t"
 	tc qdisc del dev sut1 clsact
 	offload 1
 	settle 5
@@ -601,7 +609,7 @@ t_tc_comes_first()
 		dst_port 9 action drop || fail "no filter"
 	wait_value 0 flows 0
 	expect_ft software "sut0: the device has a tc ingress hook"
-	say 5 "$N" "$t"
+	say_to_host 5 "$t"
 	tc qdisc del dev sut0 ingress
 	expect_flows 1
 	settle 5
