@@ -733,6 +733,25 @@ t_claimed()
 	expect_ledger_empty
 }
 
+# Software looks a flow up by the whole tag: a priority makes it another one.
+t_vlan_priority()
+{
+	tagged_net 10
+	load_flowtable
+	offload 1
+	open_flow 5 9 198.51.100.9
+	expect_flows 1
+	expect_path hard 5 none
+	far "ip link set far0v type vlan egress-qos-map 0:5" || fail "no priority"
+	expect_path soft 5 five
+	expect "flows that compare the priority" "$(flows 0 'vlan=0x8100:0x000a/0xffff')" 1
+	far "ip link set far0v type vlan egress-qos-map 0:0" || fail "no priority"
+	expect_path hard 5 again
+	close_flow 5
+	done_with
+	tagged_net_down
+}
+
 # A driver that does not delete a flow loses it with its flow block. Comes last:
 # the ledger goes on telling of it.
 t_kept()
@@ -816,7 +835,7 @@ t_stuck()
 
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu route_changes tcp aging full
 	chain_in_front front_under_traffic watched output_watched tc_comes_first
-	xdp_comes_first neighbour refused reload claimed kept stuck"
+	xdp_comes_first neighbour refused reload claimed vlan_priority kept stuck"
 
 ktap_print_header
 setup_router

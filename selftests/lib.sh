@@ -188,7 +188,7 @@ kernel_before()
 lacks()
 {
 	case ${0##*/}/$1 in
-	hw_flowtable.sh/vlan|flowtable.sh/vlan|flowtable.sh/stacked)
+	hw_flowtable.sh/vlan|flowtable.sh/vlan*|flowtable.sh/stacked)
 		kernel_before 5 13 || return
 		echo "flows know no VLAN tags before 5.13"
 		;;
