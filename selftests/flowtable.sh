@@ -752,6 +752,35 @@ t_vlan_priority()
 	tagged_net_down
 }
 
+# A flow leaves by a device that has left the flow table, and gets an egress chain
+# when nobody in the table has reason to look there.
+t_device_leaves()
+{
+	load_flowtable
+	offload 1
+	open_flow 5 9
+	open_flow 6 17
+	expect_flows 2
+	nft_do delete flowtable inet f ft '{ devices = { sut1 }; }'
+	say 5 "$N" "$t.left"
+	settle 5
+	expect "packets that arrived" "$(tap_count far1 "$t.left")" "$N"
+	nft_do -f - <<-END
+		table netdev t {
+			chain out {
+				type filter hook egress device sut1 priority 0;
+				udp dport 9 counter drop comment "out"
+			}
+		}
+	END
+	expect_dropped 5 out
+	expect "counter of the egress chain" "$(nft_counter out)" "$N"
+	expect "flows in hardware" "$(flows 0) $(flows 1)" "0 0"
+	close_flow 5
+	close_flow 6
+	done_with
+}
+
 # A driver that does not delete a flow loses it with its flow block. Comes last:
 # the ledger goes on telling of it.
 t_kept()
@@ -835,7 +864,8 @@ t_stuck()
 
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu route_changes tcp aging full
 	chain_in_front front_under_traffic watched output_watched tc_comes_first
-	xdp_comes_first neighbour refused reload claimed vlan_priority kept stuck"
+	xdp_comes_first neighbour refused reload claimed vlan_priority device_leaves kept
+	stuck"
 
 ktap_print_header
 setup_router

@@ -192,6 +192,10 @@ lacks()
 		kernel_before 5 13 || return
 		echo "flows know no VLAN tags before 5.13"
 		;;
+	flowtable.sh/device_leaves)
+		kernel_before 5 16 || return
+		echo "devices have no egress chains before 5.16"
+		;;
 	flowtable_gone.sh/owner|lifetime.sh/owner_goes|lifetime.sh/owner_of_eight)
 		kernel_before 5 12 || return
 		echo "tables have no owners before 5.12"
