@@ -781,6 +781,67 @@ t_device_leaves()
 	done_with
 }
 
+# sut1_address MAC: the neighbours go with the old one
+sut1_address()
+{
+	cat > "$TMP/address.ip" <<-END
+		link set sut1 address $1
+		neigh replace $FAR2_IP lladdr $FAR2_MAC dev sut1 nud permanent
+		neigh replace $FAR2_IP6 lladdr $FAR2_MAC dev sut1 nud permanent
+	END
+	ip -batch "$TMP/address.ip" || fail "cannot change the address of sut1"
+}
+
+# The route of an IPv6 flow outlives the address of the port where it leaves.
+t_address()
+{
+	local other=02:00:00:00:01:03 before
+
+	load_flowtable
+	far2 "nft insert rule inet seen input ether saddr $other \
+		udp dport 9 counter comment other" || fail "cannot count in $FAR2"
+	offload 1
+	open_flow 5 9 "$FAR2_IP6"
+	expect_flows 1
+	sut1_address "$other"
+	# It is tried in vain where the next hop is not known yet.
+	wait_until _recovered 5 || fail "the flow stays in software"
+	settle 5
+	before=$(arrived other)
+	expect_path hard 5 other
+	# with the one that settles
+	expect "packets from the new address" $(($(arrived other) - before)) $((N + 1))
+	close_flow 5
+	done_with
+	sut1_address "$SUT1_MAC"
+}
+
+# What leaves by a VLAN must fit in there, but hardware asks for the MTU of the
+# port.
+t_vlan_mtu()
+{
+	cat > "$TMP/mtu.ip" <<-END
+		link set sut1 mtu 1400
+		link add link sut1 name sut1v type vlan id 10
+		link set sut1v up
+		addr add 2001:db8:2::2/64 dev sut1v nodad
+		neigh replace 2001:db8:2::1 lladdr $FAR2_MAC dev sut1v nud permanent
+	END
+	ip -batch "$TMP/mtu.ip" || fail "no VLAN device"
+	far "ip route add 2001:db8:2::/64 via $SUT_IP6 dev far0" || fail "no route"
+	load_flowtable
+	offload 1
+	open_flow 5 9 2001:db8:2::1
+	expect_flows 1
+	expect_path hard 5 same
+	ip link set sut1 mtu 1500
+	expect_refused_flow 5 larger
+	close_flow 5
+	done_with
+	ip link del sut1v
+	far "ip route del 2001:db8:2::/64 dev far0"
+}
+
 # A driver that does not delete a flow loses it with its flow block. Comes last:
 # the ledger goes on telling of it.
 t_kept()
@@ -864,8 +925,8 @@ t_stuck()
 
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu route_changes tcp aging full
 	chain_in_front front_under_traffic watched output_watched tc_comes_first
-	xdp_comes_first neighbour refused reload claimed vlan_priority device_leaves kept
-	stuck"
+	xdp_comes_first neighbour refused reload claimed vlan_priority device_leaves
+	address vlan_mtu kept stuck"
 
 ktap_print_header
 setup_router
