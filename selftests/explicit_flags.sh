@@ -11,6 +11,8 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=offload_lib.sh
 . "$(dirname "$0")/offload_lib.sh"
+# shellcheck source=flow_lib.sh
+. "$(dirname "$0")/flow_lib.sh"
 
 N=5
 
@@ -247,12 +249,41 @@ t_flowtable()
 	done_with
 }
 
+# A chain that the module has is like any other: flows go to hardware behind it.
+t_flowtable_behind()
+{
+	offload 1
+	flowtable_rules > "$TMP/flows"
+	load <<-END
+		$(< "$TMP/flows")
+		table netdev e {
+			chain c {
+				type filter hook ingress device sut0 priority -10; flags offload;
+				udp dport 16 counter drop comment "front"
+			}
+		}
+	END
+	expect_state front hardware
+	expect_ft hardware "^-$"
+	open_flow 5 9
+	expect_flows 1
+	say 5 "$N" "$t.flow"
+	send_udp "$N" 16 "$t.front" "$FAR2_IP"
+	settle 5
+	expect "packets of the flow that the host saw" "$(tap_count sut0 "$t.flow")" 0
+	expect "packets of the flow that arrived" "$(tap_count far1 "$t.flow")" "$N"
+	expect "dropped packets that the host saw" "$(tap_count sut0 "$t.front")" 0
+	expect "dropped packets that arrived" "$(tap_count far1 "$t.front")" 0
+	expect "counter of the chain" "$(nft_counter front)" "$N"
+	close_flow 5
+	done_with
+}
+
 TESTS="refused_without falls_back off_and_unload loaded_before reload_across
-	device_goes flowtable"
+	device_goes flowtable flowtable_behind"
 
 ktap_print_header
-setup_pair
-need_offload
+setup_router
 need_tools diff
 # shellcheck disable=SC2086
 ktap_set_plan "$(wc -w <<< $TESTS)"
