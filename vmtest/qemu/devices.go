@@ -105,6 +105,9 @@ func (c steadyClock) kargs() []string {
 	if khz > 0 {
 		k = append(k, "tsc=reliable", "tsc_early_khz="+strconv.Itoa(khz))
 	}
+	// Waits for a few ticks of the PIT, and panics without them before there
+	// is a console: on a busy host they may be late. KVM's guests skip it, too.
+	k = append(k, "no_timer_check")
 	if c.cpus == 1 {
 		// Calibrating the local APIC's timer takes a fifth of a second,
 		// and fails on a busy host: then the PIT is used, as it is here
