@@ -417,7 +417,7 @@ _recovered()
 	local fd
 
 	for fd in $1; do
-		say "$fd" 1 "$t"
+		settle "$fd"
 	done
 	[ "$(flows 0)$(flows 1)" = "${2:-11}" ]
 }
@@ -891,6 +891,26 @@ t_kept()
 	expect "ledger: bound" "$(ledger bound)" 0
 }
 
+# A driver that fails to unbind is not called any more, and can be bound again.
+t_unbind()
+{
+	load_flowtable
+	offload 1
+	connect
+	expect_flows 1
+	# EIO
+	echo "1 5" > "$HW0/fail_unbind"
+	offload 0
+	expect "failures" "$(injected fail_unbind)" 1
+	expect "blocks that are bound" "$(ledger bound)" 0
+	expect_path soft 5 off
+	offload 1
+	expect "blocks bound to each" "$(hw_stat bound) $(hw_stat bound 1)" "1 1"
+	expect_path hard 5 on
+	close_flow 5
+	done_with
+}
+
 # A driver that neither deletes flows nor lets go of the block gets no more of them.
 # It must not have any once the table is gone.
 t_stuck()
@@ -926,7 +946,7 @@ t_stuck()
 TESTS="on_and_off counters nat4 nat6 vlan stacked route_mtu route_changes tcp aging full
 	chain_in_front front_under_traffic watched output_watched tc_comes_first
 	xdp_comes_first neighbour refused reload claimed vlan_priority device_leaves
-	address vlan_mtu kept stuck"
+	address vlan_mtu unbind kept stuck"
 
 ktap_print_header
 setup_router
