@@ -896,7 +896,7 @@ t_unbind()
 {
 	load_flowtable
 	offload 1
-	connect
+	open_flow 5 9
 	expect_flows 1
 	# EIO
 	echo "1 5" > "$HW0/fail_unbind"
@@ -906,6 +906,7 @@ t_unbind()
 	expect_path soft 5 off
 	offload 1
 	expect "blocks bound to each" "$(hw_stat bound) $(hw_stat bound 1)" "1 1"
+	expect_flows 1
 	expect_path hard 5 on
 	close_flow 5
 	done_with

@@ -108,12 +108,17 @@ _has_rule()
 # do not. Hardware does what software does there.
 t_rename()
 {
+	local forgotten
+
 	start
 	rename_port 1 sut1 renamed1 || fail "cannot rename sut1"
+	forgotten=$renamed_down
 	case $(ft_field 4) in
 	*renamed1*)	expect "blocks bound to it" "$(hw_stat bound 1)" 1 ;;
 	*)		expect "blocks bound to it" "$(hw_stat bound 1)" 0
-			expect "flows of it" "$(flows 1)" 0 ;;
+			expect "flows of it" "$(flows 1)" 0
+			# Those that leave by a device which the table has lost
+			kernel_before 7 0 || forgotten=1 ;;
 	esac
 	expect "ledger: purged entries" "$(ledger purged)" 0
 	expect_alive
@@ -121,7 +126,7 @@ t_rename()
 	ip addr add 2001:db8:1::2/64 dev sut1 nodad 2> /dev/null
 	expect "blocks bound to sut1" "$(hw_stat bound 1)" 1
 	# flow 7 has sent nothing since
-	expect_flows $((2 - renamed_down))
+	expect_flows $((2 - forgotten))
 	expect_alive
 	stop
 }
