@@ -23,6 +23,13 @@ done_with()
 	expect_ledger_empty
 }
 
+# both KNOB TEXT: of the hardware of each port
+both()
+{
+	echo "$2" > "$HW0/$1"
+	echo "$2" > "$HW1/$1"
+}
+
 # say_to_host FD TAG: N packets that the host sees. Only then are they through what
 # is about to go.
 say_to_host()
@@ -663,20 +670,16 @@ t_neighbour()
 # Nobody else's hardware, but all the same no driver takes the table.
 t_refused()
 {
-	local hw why="hardware fails, as it was told to [(]error -12[)]"
+	local why="hardware fails, as it was told to [(]error -12[)]"
 
 	load_flowtable
-	for hw in "$HW0" "$HW1"; do
-		echo "1 12 1000000" > "$hw/fail_bind"
-	done
+	both fail_bind "1 12 1000000"
 	offload 1
 	expect_ft failed "^sut0: .*$why; sut1: .*$why$"
 	expect_told 0
 	open_flow 5 9
 	expect_path soft 5 soft
-	for hw in "$HW0" "$HW1"; do
-		echo 0 > "$hw/fail_bind"
-	done
+	both fail_bind 0
 	nft_do add table inet something
 	expect_ft hardware "^-$"
 	expect_flows 1
@@ -916,27 +919,21 @@ t_unbind()
 # It must not have any once the table is gone.
 t_stuck()
 {
-	local hw
-
 	load_flowtable
 	offload 1
 	connect
 	expect_flows 1
-	for hw in "$HW0" "$HW1"; do
-		# EIO
-		echo "1 5 1000000" > "$hw/fail_destroy"
-		echo "1 5 1000000" > "$hw/fail_unbind"
-	done
+	# EIO
+	both fail_destroy "1 5 1000000"
+	both fail_unbind "1 5 1000000"
 	close_flow 5
 	wait_value failed ft_field 5
 	expect_ft failed "^a driver keeps flows that it was told to delete$"
 	expect_told 0
 	open_flow 6 9
 	expect_path soft 6 soft
-	for hw in "$HW0" "$HW1"; do
-		echo 0 > "$hw/fail_destroy"
-		echo 0 > "$hw/fail_unbind"
-	done
+	both fail_destroy 0
+	both fail_unbind 0
 	close_flow 6
 	offload 0
 	load < /dev/null

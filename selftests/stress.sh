@@ -181,9 +181,8 @@ do_toggle()
 		# or hardly a reload would meet it
 		read -r -t 0.2 <> "$TMP/pause"
 		return 0
-	else
-		echo "$mode $toggles" > "$TMP/mode"
 	fi
+	echo "$mode $toggles" > "$TMP/mode"
 }
 
 do_list()
