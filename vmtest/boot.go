@@ -54,6 +54,7 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 		// look for KASAN's shadow there.
 		o.Kernel = k.Vmlinux
 	}
+	o.CPUs = max(o.CPUs, 1)
 	if o.Memory == 0 {
 		o.Memory = e.Memory
 	}
@@ -84,7 +85,7 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 		return nil, err
 	}
 	if o.Accel != "" {
-		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
+		return e.ready(ctx, k, o, dir)
 	}
 	return e.prove(ctx, k, o, dir)
 }
@@ -178,21 +179,9 @@ func (e *Engine) rememberAccel(ctx context.Context, h *qemu.Host, a qemu.Accel) 
 // bootOnce boots with the accelerator in o and waits for the first answered
 // command.
 func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir string, wait time.Duration) (*machine, error) {
-	path := filepath.Join(dir, ConsoleFile)
-	console, err := newCapped(path, consoleCap)
+	m, err := e.open(ctx, o, dir, nil)
 	if err != nil {
-		return nil, &InfraError{Kind: KindIO, Err: err}
-	}
-	o.Console = withoutCR{console}
-	vm, err := qemu.Start(ctx, o)
-	if err != nil {
-		_ = console.Close()
-		return nil, &InfraError{Kind: KindStart, Err: err, Console: path, Tail: console.Tail(tailLines)}
-	}
-	m := &machine{vm: vm, client: agent.NewClient(vm.Agent), console: console, accel: o.Accel}
-	if err := os.WriteFile(filepath.Join(dir, CmdlineFile), []byte(vm.Cmdline()+"\n"), 0o644); err != nil {
-		m.close()
-		return nil, &InfraError{Kind: KindIO, Err: err}
+		return nil, err
 	}
 	hello, err := m.hello(ctx, wait)
 	if err == nil && k.Release != "" && hello.Release != k.Release {
@@ -205,6 +194,28 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 		}
 	}
 	return nil, e.bootFailed(ctx, m, o, err, wait)
+}
+
+// open starts QEMU, its console into dir behind what is there from the boot.
+func (e *Engine) open(ctx context.Context, o qemu.Options, dir string, boot []byte) (*machine, error) {
+	path := filepath.Join(dir, ConsoleFile)
+	console, err := newCapped(path, consoleCap)
+	if err != nil {
+		return nil, &InfraError{Kind: KindIO, Err: err}
+	}
+	_, _ = console.Write(boot) // its error comes with Close
+	o.Console = withoutCR{console}
+	vm, err := qemu.Start(ctx, o)
+	if err != nil {
+		_ = console.Close()
+		return nil, &InfraError{Kind: KindStart, Err: err, Console: path, Tail: console.Tail(tailLines)}
+	}
+	m := &machine{vm: vm, client: agent.NewClient(vm.Agent), console: console, accel: o.Accel}
+	if err := os.WriteFile(filepath.Join(dir, CmdlineFile), []byte(vm.Cmdline()+"\n"), 0o644); err != nil {
+		m.close()
+		return nil, &InfraError{Kind: KindIO, Err: err}
+	}
+	return m, nil
 }
 
 // hello waits for init, and for its answer to a first command.

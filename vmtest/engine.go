@@ -37,13 +37,17 @@ type Engine struct {
 	// Memory of a guest in MiB; 0 is 256, and debugMemory for debug kernels.
 	Memory int
 
+	// Boot has every test boot a kernel of its own, and uses no snapshot.
+	Boot bool
+
 	// boots is helloWait and kargs are kernel parameters, both for tests.
 	boots time.Duration
 	kargs []string
 
 	mu      sync.Mutex
 	host    *qemu.Host
-	proving sync.Mutex // held by the one boot that finds out about KVM
+	sums    map[string]string // of files, by path, size and time
+	proving sync.Mutex        // held by the one boot that finds out about KVM
 }
 
 // Host describes the machine, probing it at the first call.

@@ -279,6 +279,13 @@ func (c *Client) Greet(ctx context.Context) (wire.Hello, error) {
 	return c.Hello(ctx)
 }
 
+// Fresh tells a guest that was restored that it is another than its siblings:
+// random numbers of its own, and the time of day.
+func (c *Client) Fresh(ctx context.Context, entropy []byte, now time.Time) error {
+	_, err := c.roundTrip(ctx, "fresh", &wire.Request{Op: wire.OpFresh, Entropy: entropy, Time: now.UnixNano()}, nil)
+	return err
+}
+
 // Probe looks at the guest kernel's health.
 func (c *Client) Probe(ctx context.Context) (*wire.Probe, error) {
 	r, err := c.roundTrip(ctx, "probe", &wire.Request{Op: wire.OpProbe}, nil)

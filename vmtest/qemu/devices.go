@@ -3,6 +3,7 @@
 package qemu
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -46,6 +47,34 @@ func (s size) args(func(*os.File) string) []string {
 	return []string{"-m", strconv.Itoa(s.memory) + "M", "-smp", strconv.Itoa(s.cpus)}
 }
 func (size) kargs() []string { return nil }
+
+// memoryFile keeps the guest's memory in a file: shared with the file while a
+// machine is made to be saved, copied on write when it is restored.
+type memoryFile struct {
+	path   string
+	memory int
+	shared bool
+}
+
+func (m memoryFile) args(func(*os.File) string) []string {
+	share := "off"
+	if m.shared {
+		share = "on"
+	}
+	return []string{"-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=%s", m.memory, comma(m.path), share),
+		"-machine", "memory-backend=ram"}
+}
+func (memoryFile) kargs() []string { return nil }
+
+// comma doubles the commas in a value, as QEMU wants them.
+func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+// incoming is a machine that begins where another was saved, once the monitor
+// has said how.
+type incoming struct{}
+
+func (incoming) args(func(*os.File) string) []string { return []string{"-incoming", "defer"} }
+func (incoming) kargs() []string                     { return nil }
 
 // directBoot loads kernel and initramfs without firmware or disk.
 type directBoot struct{ kernel, initrd string }

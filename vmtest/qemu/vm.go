@@ -53,6 +53,19 @@ type Options struct {
 	// EarlyConsole adds the messages from before the console proper. It
 	// costs about half a second.
 	EarlyConsole bool
+	// RAM is a file that holds the guest's memory, for a machine that is to
+	// be saved or restored; "" is memory of its own.
+	RAM string
+	// State is what Save wrote of the same machine, with RAM beside it. The
+	// guest goes on where it was, and writes to a copy of RAM.
+	State string
+}
+
+// Machine is all of o that a saved machine depends on, but for the files.
+func (o Options) Machine() string {
+	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs}, exitOnPanic{},
+		steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}, extraArgs(o.Append)}
+	return strings.Join(nameAndArgs(devices, nil), " ")
 }
 
 // ExitKind says how a machine ended.
@@ -105,6 +118,7 @@ type VM struct {
 	readers sync.WaitGroup
 	done    chan struct{}
 	exit    Exit
+	saved   chan string // how a migration ended
 }
 
 // Start boots a machine. It lives until it ends by itself, Kill is called, or
@@ -129,7 +143,7 @@ func Start(ctx context.Context, o Options) (*VM, error) {
 	if o.Console == nil {
 		o.Console = io.Discard
 	}
-	v := &VM{monDone: make(chan struct{}), done: make(chan struct{})}
+	v := &VM{monDone: make(chan struct{}), done: make(chan struct{}), saved: make(chan string, 1)}
 	if err := v.start(ctx, o); err != nil {
 		return nil, err
 	}
@@ -171,8 +185,15 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 	defer os.RemoveAll(dir)
 	theirs = append(theirs, listener)
 
-	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs},
-		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}, kernelConsole{console}, agentPort{agent}, monitor{listener}}
+	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs}}
+	if o.RAM != "" {
+		devices = append(devices, memoryFile{o.RAM, o.Memory, o.State == ""})
+	}
+	if o.State != "" {
+		devices = append(devices, incoming{})
+	}
+	devices = append(devices,
+		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}, kernelConsole{console}, agentPort{agent}, monitor{listener})
 	var early net.Conn
 	if o.EarlyConsole {
 		if early, err = pair(consoleBuffer); err != nil {
@@ -224,6 +245,14 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 		}
 		return fmt.Errorf("QEMU's monitor: %w", err)
 	}
+	if o.State == "" {
+		return nil
+	}
+	if err := v.load(ctx, o.State); err != nil {
+		v.Kill()
+		<-v.done
+		return fmt.Errorf("%w: %s; command: %s", err, v.exit, v.Cmdline())
+	}
 	return nil
 }
 
@@ -265,6 +294,9 @@ func (v *VM) connect(sock string) error {
 func (v *VM) watch(events <-chan qmp.Event) {
 	defer close(v.monDone)
 	for e := range events {
+		if e.Event == "MIGRATION" {
+			v.migration(e)
+		}
 		if e.Event != "SHUTDOWN" {
 			continue
 		}
@@ -388,13 +420,24 @@ func (v *VM) Registers(ctx context.Context) (string, error) {
 
 var vectorLine = regexp.MustCompile(`^(?:FCW|FPR|[XYZ]MM|Opmask)`)
 
+// monitorCommand is a line for the monitor that people use.
 func (v *VM) monitorCommand(ctx context.Context, line string) (string, error) {
-	cmd, err := json.Marshal(map[string]any{
-		"execute":   "human-monitor-command",
-		"arguments": map[string]string{"command-line": line},
-	})
+	raw, err := v.qmp(ctx, "human-monitor-command", map[string]any{"command-line": line}, nil)
 	if err != nil {
 		return "", err
+	}
+	var r struct {
+		Return string `json:"return"`
+	}
+	err = json.Unmarshal(raw, &r)
+	return strings.ReplaceAll(r.Return, "\r", ""), err
+}
+
+// qmp runs a command, which may come with a file.
+func (v *VM) qmp(ctx context.Context, name string, arguments map[string]any, file *os.File) ([]byte, error) {
+	cmd, err := json.Marshal(qmp.Command{Execute: name, Args: arguments})
+	if err != nil {
+		return nil, err
 	}
 	type answer struct {
 		raw []byte
@@ -402,23 +445,19 @@ func (v *VM) monitorCommand(ctx context.Context, line string) (string, error) {
 	}
 	ch := make(chan answer, 1)
 	go func() {
-		raw, err := v.mon.Run(cmd)
+		raw, err := v.mon.RunWithFile(cmd, file)
 		ch <- answer{raw, err}
 	}()
 	select {
 	case a := <-ch:
 		if a.err != nil {
-			return "", fmt.Errorf("QEMU monitor, %s: %w", line, a.err)
+			return nil, fmt.Errorf("QEMU monitor, %s: %w", cmd, a.err)
 		}
-		var r struct {
-			Return string `json:"return"`
-		}
-		err := json.Unmarshal(a.raw, &r)
-		return strings.ReplaceAll(r.Return, "\r", ""), err
+		return a.raw, nil
 	case <-v.done:
-		return "", fmt.Errorf("QEMU monitor, %s: %s", line, v.exit)
+		return nil, fmt.Errorf("QEMU monitor, %s: %s", cmd, v.exit)
 	case <-ctx.Done():
-		return "", fmt.Errorf("waiting for QEMU's monitor to answer %q: %w", line, context.Cause(ctx))
+		return nil, fmt.Errorf("waiting for QEMU's monitor to answer %s: %w", cmd, context.Cause(ctx))
 	}
 }
 

@@ -98,6 +98,8 @@ func (s *server) request(id uint32, req *wire.Request) error {
 			return err
 		}
 		return s.reply(id, &wire.Reply{})
+	case wire.OpFresh:
+		return s.reply(id, errReply(fresh(req.Entropy, req.Time)))
 	case wire.OpPut:
 		s.put = &putter{id: id}
 		return nil

@@ -16,6 +16,7 @@ type Hello struct {
 // The operations a Request can ask for.
 const (
 	OpHello    = "hello"    // say hello again
+	OpFresh    = "fresh"    // be another machine than the one that was saved
 	OpPut      = "put"      // take files: TypeFile and TypeData frames until TypeEnd
 	OpExec     = "exec"     // run a command; its output comes as TypeData
 	OpKill     = "kill"     // kill the process group of the exec with id Target
@@ -29,13 +30,17 @@ const (
 
 // Request is what the host wants.
 type Request struct {
-	Op     string            `json:"op"`
-	Argv   []string          `json:"argv,omitempty"`
-	Env    map[string]string `json:"env,omitempty"`
-	Dir    string            `json:"dir,omitempty"`
-	Path   string            `json:"path,omitempty"`
-	Text   string            `json:"text,omitempty"`
-	Target uint32            `json:"target,omitempty"`
+	Op   string            `json:"op"`
+	Argv []string          `json:"argv,omitempty"`
+	Env  map[string]string `json:"env,omitempty"`
+	Dir  string            `json:"dir,omitempty"`
+	Path string            `json:"path,omitempty"`
+	Text string            `json:"text,omitempty"`
+	// Entropy is for the kernel's random numbers, Time what its clock is
+	// set to, in nanoseconds since 1970.
+	Entropy []byte `json:"entropy,omitempty"`
+	Time    int64  `json:"time,omitempty"`
+	Target  uint32 `json:"target,omitempty"`
 	// Limit is how many bytes of output or content are sent at most; what
 	// is beyond is read and dropped, and Reply.Dropped counts it.
 	Limit int64 `json:"limit,omitempty"`
