@@ -29,7 +29,8 @@ type runFlags struct {
 	out, env              string
 	patches, selftests    string
 	extra                 []string
-	jobs                  int
+	jobs, memory          int
+	keep                  bool
 	accel                 string
 	resume, buildOnly     bool
 	refresh               bool
@@ -51,6 +52,8 @@ func newRun(p *project) *cobra.Command {
 	fl.StringSliceVar(&f.tests, "tests", nil, "globs of test names (default: all)")
 	fl.StringVar(&f.out, "out", "out/run", "directory for the results")
 	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "guests at once, and compiler processes at once")
+	fl.IntVar(&f.memory, "memory", 0, "MiB that the guests may have together (default: three quarters of what is free)")
+	fl.BoolVar(&f.keep, "keep", false, "stop a test at its first failure and save its machine there, for nftvm shell --at")
 	fl.StringVar(&f.accel, "accel", "", "kvm or tcg (default: kvm where it proved that it boots, else tcg)")
 	fl.BoolVar(&f.resume, "resume", false, "keep the verdicts that --out already has for the same kernels")
 	fl.BoolVar(&f.refresh, "refresh", false, "ask the archive for newer sources even if it was asked lately")
@@ -122,7 +125,7 @@ func (s *setup) configs() string { return filepath.Join(s.root, "configs") }
 func (s *setup) builder(st *store.Store) *kernel.Builder {
 	return &kernel.Builder{
 		Store: st, Series: s.flags.patches, Configs: s.configs(), Jobs: s.flags.jobs,
-		Extra: s.flags.extra, Refresh: s.flags.refresh, Notify: notify(s.progress),
+		Extra: s.flags.extra, Refresh: s.flags.refresh, Notify: notify(s.progress, false),
 	}
 }
 
@@ -130,13 +133,14 @@ func (s *setup) matrix(out string) *matrix.Run {
 	return &matrix.Run{
 		Store:     s.store,
 		Builder:   s.builder(s.store),
-		Engine:    &vmtest.Engine{Store: s.store, Accel: s.flags.accel},
+		Engine:    &vmtest.Engine{Store: s.store, Accel: s.flags.accel, Keep: s.flags.keep},
 		Trees:     s.trees,
 		Flavors:   s.flags.flavors,
 		Tests:     s.specs,
 		Selftests: s.flags.selftests,
 		Out:       out,
 		Jobs:      s.flags.jobs,
+		Memory:    s.flags.memory,
 		Resume:    s.flags.resume,
 		BuildOnly: s.flags.buildOnly,
 		Progress:  s.progress,
@@ -199,8 +203,8 @@ func summary(res *report.Results) string {
 	return s
 }
 
-// notify shows the builder's stages.
-func notify(p *report.Progress) func(kernel.Event) {
+// notify shows the builder's stages; if quiet, only those that had to run.
+func notify(p *report.Progress, quiet bool) func(kernel.Event) {
 	steps := map[string]*report.Step{}
 	return func(e kernel.Event) {
 		cell := e.Tree + "/" + e.Flavor
@@ -221,6 +225,8 @@ func notify(p *report.Progress) func(kernel.Event) {
 		switch {
 		case e.Done.Error != "":
 			step.End("failed: %s", e.Done.Error)
+		case e.Done.Cached && quiet:
+			step.Drop()
 		case e.Done.Cached:
 			step.End("cached")
 		default:
@@ -268,6 +274,7 @@ func writeEnv(path string, m *matrix.Run, tree, flavor string) error {
 		"NFTVM_TEST_MANUAL":  b.Manual,
 		"NFTVM_TEST_RELEASE": b.Release,
 		"NFTVM_TEST_VMLINUX": b.Vmlinux,
+		"NFTVM_TEST_SOURCE":  b.Source,
 		"NFTVM_TEST_KBUILD":  m.Store.SlotDir(tree+"-"+flavor, "obj"),
 	}
 	var lines []string

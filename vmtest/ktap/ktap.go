@@ -7,6 +7,7 @@ package ktap
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -104,6 +105,7 @@ func (r *Result) Leaves() []Leaf {
 
 var (
 	version = regexp.MustCompile(`^K?TAP version \d+$`)
+	first   = regexp.MustCompile(`K?TAP version \d+$`)
 	plan    = regexp.MustCompile(`^1\.\.(\d+)(?:\s*#\s*(?i:skip)\S*\s*(.*))?$`)
 	result  = regexp.MustCompile(`^(not )?ok\b(?:\s+(\d+))?(?:\s+-\s|\s*)(.*)$`)
 	// directive: "# SKIP why", wherever the description ends.
@@ -114,18 +116,22 @@ var (
 	subtest    = regexp.MustCompile(`^#?\s*Subtest:`)
 )
 
-// maxDepth bounds the nesting, which comes from a guest.
-const maxDepth = 32
+// maxDepth bounds the nesting, which comes from a guest; maxIndent is how far to
+// the right its lines may begin.
+const (
+	maxDepth  = 32
+	maxIndent = 8 * maxDepth
+)
 
 // level is a document that is being read: the outermost, or one nested in a
 // result that is still to come.
 type level struct {
-	indent  int
+	indent  int // columns
 	planned int // -1: no plan seen
 	tests   []Test
 	errors  []string
 	skipAll *string
-	opened  bool // by a version line: then a plan is due
+	opened  bool // by a version line or a name: then something is due
 	plans   int
 }
 
@@ -133,7 +139,8 @@ type level struct {
 // test, or the kernel's; they mean nothing here.
 func Parse(text string) *Result {
 	p := &parser{levels: []*level{{planned: -1}}}
-	for _, line := range strings.Split(text, "\n") {
+	lines := strings.Split(text, "\n")
+	for _, line := range lines[isolate(lines):] {
 		p.line(strings.TrimSuffix(line, "\r"))
 	}
 	for len(p.levels) > 1 {
@@ -158,6 +165,39 @@ func Parse(text string) *Result {
 	return r
 }
 
+// isolate finds a document in a kernel's log, where a time stamp is before each
+// line, or whatever is before its first: it takes that much off all of them.
+// It returns the line where the document begins, 0 for one that stands alone.
+func isolate(lines []string) int {
+	for i, line := range lines {
+		line = strings.TrimRight(line, " \t\r")
+		at := first.FindStringIndex(line)
+		if at == nil {
+			if _, text := depth(line); plan.MatchString(text) || result.MatchString(text) && looksLikeResult(text) {
+				return 0
+			}
+			continue
+		}
+		prefix := at[0]
+		blank := strings.Trim(line[:prefix], " \t") == ""
+		if strings.Trim(line[:prefix], " \t#") == "" && !(blank && allBegin(lines[i:], line[:prefix])) {
+			return 0
+		}
+		for j := i; j < len(lines); j++ {
+			lines[j] = lines[j][min(prefix, len(lines[j])):]
+		}
+		return i
+	}
+	return 0
+}
+
+// allBegin says whether every line that is not empty begins with prefix.
+func allBegin(lines []string, prefix string) bool {
+	return !slices.ContainsFunc(lines, func(line string) bool {
+		return strings.TrimSpace(line) != "" && !strings.HasPrefix(line, prefix)
+	})
+}
+
 type parser struct {
 	levels []*level
 	seen   bool
@@ -165,14 +205,15 @@ type parser struct {
 
 func (p *parser) top() *level { return p.levels[len(p.levels)-1] }
 
-// line takes one line. KUnit nests by four spaces; kselftest's runner puts
-// "# " before each line of an inner test.
+// line takes one line. KTAP nests by two spaces, KUnit by four, once it was by a
+// tab; kselftest's runner puts "# " before each line of an inner test. So what
+// is further to the right is deeper, by however much.
 func (p *parser) line(raw string) {
 	if kernelLine.MatchString(raw) {
 		return
 	}
 	indent, text := depth(raw)
-	if indent > maxDepth {
+	if indent > maxIndent {
 		return
 	}
 	switch {
@@ -196,6 +237,8 @@ func (p *parser) line(raw string) {
 			reason := m[2]
 			l.skipAll = &reason
 		}
+	case subtest.MatchString(text) && indent > p.top().indent:
+		p.enter(indent).opened = true
 	case bail.MatchString(text) && indent == 0:
 		p.seen = true
 		p.levels[0].errors = append(p.levels[0].errors, "bailed out: "+bail.FindStringSubmatch(text)[1])
@@ -203,7 +246,7 @@ func (p *parser) line(raw string) {
 		// Without a number it is a result only in a document that has
 		// begun; before, it is a script that says "ok".
 		m := result.FindStringSubmatch(text)
-		if m != nil && looksLikeResult(text) && (m[2] != "" || p.seen) {
+		if m != nil && looksLikeResult(text) && (m[2] != "" || p.seen) && p.belongs(indent, m[1] != "") {
 			p.seen = true
 			p.result(indent, m)
 		}
@@ -217,15 +260,24 @@ func looksLikeResult(text string) bool {
 	return rest == "" || rest[0] == ' ' && !subtest.MatchString(rest)
 }
 
-// depth is how deep a line is nested, and the line without what nests it.
+// belongs says whether a result so far to the right is one of a level that has
+// begun. If none has, it is prose of a test; but no failure is taken for that.
+func (p *parser) belongs(indent int, failed bool) bool {
+	return indent <= p.top().indent || failed
+}
+
+// depth is the column in which a line begins, and the line without what nests
+// it.
 func depth(line string) (int, string) {
 	n := 0
 	for {
 		switch {
-		case strings.HasPrefix(line, "    "):
-			n, line = n+1, line[4:]
+		case strings.HasPrefix(line, " "):
+			n, line = n+1, line[1:]
+		case strings.HasPrefix(line, "\t"):
+			n, line = n+8, line[1:]
 		case strings.HasPrefix(line, "# ") && nests(line[2:]):
-			n, line = n+1, line[2:]
+			n, line = n+2, line[2:]
 		default:
 			return n, strings.TrimRight(line, " \t")
 		}
@@ -236,8 +288,8 @@ func depth(line string) (int, string) {
 // is a diagnostic, and must not open a level.
 func nests(rest string) bool {
 	rest = strings.TrimRight(rest, " \t")
-	for strings.HasPrefix(rest, "# ") || strings.HasPrefix(rest, "    ") {
-		rest = strings.TrimPrefix(strings.TrimPrefix(rest, "# "), "    ")
+	for strings.HasPrefix(rest, "# ") || strings.HasPrefix(rest, " ") || strings.HasPrefix(rest, "\t") {
+		rest = strings.TrimLeft(strings.TrimPrefix(rest, "# "), " \t")
 	}
 	if m := result.FindStringSubmatch(rest); m != nil {
 		// A diagnostic may begin with "ok"; an inner result has a number.
@@ -251,7 +303,7 @@ func (p *parser) enter(indent int) *level {
 	for p.top().indent > indent {
 		p.leave()
 	}
-	if p.top().indent < indent {
+	if p.top().indent < indent && len(p.levels) < maxDepth {
 		p.levels = append(p.levels, &level{indent: indent, planned: -1})
 	}
 	return p.top()
@@ -335,6 +387,12 @@ func (p *parser) result(indent int, m []string) {
 // check compares plan and results once a level is complete.
 func (l *level) check() {
 	switch {
+	case l.planned < 0 && l.indent > 0:
+		// KUnit does not count the values of a parameter before. The
+		// result that these belong to says that they are all.
+		if l.opened && len(l.tests) == 0 {
+			l.errors = append(l.errors, "nothing in it")
+		}
 	case l.planned < 0:
 		if l.opened || len(l.tests) > 0 {
 			l.errors = append(l.errors, "no plan: nobody knows whether "+strconv.Itoa(len(l.tests))+" results are all")

@@ -64,6 +64,10 @@ ok 1 selftests: net: x.sh
 		{name: "outer ok does not forgive", in: "1..1\n    1..1\n    not ok 1 inner\nok 1 outer\n", verdict: Fail, leaves: []Leaf{{"outer/inner", Fail, ""}}},
 		{name: "outer failure of its own", in: "1..1\n    1..1\n    ok 1 inner\nnot ok 1 outer\n", verdict: Fail, leaves: []Leaf{{"outer/inner", Pass, ""}, {"outer", Fail, ""}}},
 		{name: "cut off inside", in: "1..1\n    KTAP version 1\n    1..2\n    ok 1 inner\n", verdict: Fail, errs: "ended inside", leaves: []Leaf{{"(unfinished)/inner", Pass, ""}, {"(unfinished)", Fail, ""}}},
+		{name: "inner without a plan", in: "1..1\n    # Subtest: outer\n    ok 1 inner\nok 1 outer\n", verdict: Pass, leaves: []Leaf{{"outer/inner", Pass, ""}}},
+		{name: "inner with nothing in it", in: "1..1\n    # Subtest: outer\nok 1 outer\n", verdict: Fail, errs: "outer: nothing in it", leaves: []Leaf{{"outer", Fail, ""}}},
+		{name: "indented prose", in: "1..1\n  ok 1 so far\nok 1 a\n", verdict: Pass, leaves: []Leaf{{"a", Pass, ""}}},
+		{name: "indented failure", in: "1..1\n  not ok 1 inner\nok 1 a\n", verdict: Fail, leaves: []Leaf{{"a/inner", Fail, ""}}},
 		{name: "inner plan not kept", in: "1..1\n    1..2\n    ok 1 inner\nok 1 outer\n", verdict: Fail, errs: "outer: 2 results were planned, 1 came", leaves: []Leaf{{"outer/inner", Pass, ""}, {"outer", Fail, ""}}},
 		{name: "cut off in a line", in: "1..2\nok 1 a\nok", verdict: Pass, leaves: []Leaf{{"a", Pass, ""}, {"test 2", Pass, ""}}},
 	} {
