@@ -37,6 +37,8 @@ type Client struct {
 	writeMu sync.Mutex
 	buf     []byte
 
+	firstID uint32 // those below are another host's
+
 	mu      sync.Mutex
 	nextID  uint32
 	pending map[uint32]*call
@@ -46,19 +48,32 @@ type Client struct {
 
 // call is a request on its way.
 type call struct {
-	what  string
-	out   io.Writer
-	limit int64
-	done  chan struct{}
-	reply *wire.Reply
-	err   error
+	what   string
+	out    io.Writer
+	errOut io.Writer
+	limit  int64
+	taken  chan struct{} // a slot of the input's window each
+	done   chan struct{}
+	reply  *wire.Reply
+	err    error
 }
 
 // NewClient takes over conn, which carries the agent's channel.
-func NewClient(conn net.Conn) *Client {
+func NewClient(conn net.Conn) *Client { return newClient(conn, 0) }
+
+// joinedIDs is where the requests of a client that joined begin.
+const joinedIDs = 1 << 31
+
+// Join takes over conn, whose agent had another host before: what it still has
+// to say to that one, and the end of what it was saying, are passed over.
+func Join(conn net.Conn) *Client { return newClient(conn, joinedIDs) }
+
+func newClient(conn net.Conn, firstID uint32) *Client {
 	c := &Client{
 		conn:    conn,
 		hello:   make(chan wire.Hello, 1),
+		firstID: firstID,
+		nextID:  firstID,
 		pending: map[uint32]*call{},
 		dead:    make(chan struct{}),
 	}
@@ -98,9 +113,14 @@ func (c *Client) fail(err error) {
 }
 
 func (c *Client) read() {
-	r := bufio.NewReaderSize(c.conn, wire.ChunkSize)
+	r := bufio.NewReaderSize(c.conn, wire.MaxFrame)
+	next := wire.Read
+	if c.firstID > 0 {
+		next = func(io.Reader) (*wire.Frame, error) { return wire.Seek(r) }
+	}
 	for {
-		f, err := wire.Read(r)
+		f, err := next(r)
+		next = wire.Read
 		if err == nil {
 			err = c.handle(f)
 		}
@@ -136,18 +156,32 @@ func (c *Client) handle(f *wire.Frame) error {
 		delete(c.pending, f.ID)
 	}
 	c.mu.Unlock()
+	if p == nil && f.ID < c.firstID {
+		return nil
+	}
 	if p == nil {
 		return fmt.Errorf("%w: frame of type %d for request %d, which nobody made", ErrGarbled, f.Type, f.ID)
 	}
 	switch f.Type {
-	case wire.TypeData:
+	case wire.TypeTaken:
+		select {
+		case <-p.taken:
+			return nil
+		default:
+			return fmt.Errorf("%w: %s took more input than it was sent", ErrGarbled, p.what)
+		}
+	case wire.TypeData, wire.TypeErr:
 		// The guest keeps to the limit; a guest gone wrong does not, and
 		// must not fill the host's disk.
 		if p.limit -= int64(len(f.Payload)); p.limit < 0 {
 			return fmt.Errorf("%w: %s sent more than it was allowed", ErrGarbled, p.what)
 		}
-		if p.out != nil {
-			if _, err := p.out.Write(f.Payload); err != nil {
+		out := p.out
+		if f.Type == wire.TypeErr {
+			out = p.errOut
+		}
+		if out != nil {
+			if _, err := out.Write(f.Payload); err != nil {
 				return fmt.Errorf("output of %s: %w", p.what, err)
 			}
 		}
@@ -329,9 +363,8 @@ func (c *Client) Poweroff(ctx context.Context) error {
 	return c.sendJSON(ctx, wire.TypeRequest, 0, &wire.Request{Op: wire.OpPoweroff})
 }
 
-// Command is what Start runs in the guest. Its standard input is empty, it is
-// the leader of its own session, and its standard output and error are one
-// stream.
+// Command is what Start runs in the guest. It is the leader of its own session,
+// and its standard output and error are one stream, unless Errors is there.
 type Command struct {
 	Argv []string
 	Env  map[string]string
@@ -339,6 +372,14 @@ type Command struct {
 	// Output gets what the command writes, as it comes, at most Limit bytes.
 	Output io.Writer
 	Limit  int64
+	// Errors gets the standard error, if it is to be apart; it counts
+	// towards Limit.
+	Errors io.Writer
+	// Input is the standard input; nil is none. It is read until the
+	// command ends, and once more by a read that is under way then.
+	Input io.Reader
+	// Window runs the command in a terminal of this size.
+	Window *wire.Window
 }
 
 // Process is a command that runs in the guest.
@@ -358,11 +399,46 @@ func (c *Client) Start(ctx context.Context, cmd *Command) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := &wire.Request{Op: wire.OpExec, Argv: cmd.Argv, Env: cmd.Env, Dir: cmd.Dir, Limit: cmd.Limit}
+	p.errOut, p.taken = cmd.Errors, make(chan struct{}, wire.InputWindow)
+	req := &wire.Request{Op: wire.OpExec, Argv: cmd.Argv, Env: cmd.Env, Dir: cmd.Dir, Limit: cmd.Limit,
+		Input: cmd.Input != nil, Split: cmd.Errors != nil, Window: cmd.Window}
 	if err := c.sendJSON(ctx, wire.TypeRequest, id, req); err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	return &Process{c: c, id: id, p: p}, nil
+	proc := &Process{c: c, id: id, p: p}
+	if cmd.Input != nil {
+		go proc.feed(ctx, cmd.Input)
+	}
+	return proc, nil
+}
+
+// feed sends the process its input, as fast as it takes it.
+func (p *Process) feed(ctx context.Context, r io.Reader) {
+	buf := make([]byte, wire.ChunkSize)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			select {
+			case p.p.taken <- struct{}{}:
+			case <-p.p.done:
+				return
+			}
+			// Whoever waits for the process hears of a channel that broke.
+			if p.c.send(ctx, &wire.Frame{Type: wire.TypeData, ID: p.id, Payload: buf[:n]}) != nil {
+				return
+			}
+		}
+		if err != nil {
+			_ = p.c.send(ctx, &wire.Frame{Type: wire.TypeEnd, ID: p.id})
+			return
+		}
+	}
+}
+
+// Resize tells the process's terminal its new size.
+func (p *Process) Resize(ctx context.Context, w wire.Window) error {
+	_, err := p.c.roundTrip(ctx, "resize", &wire.Request{Op: wire.OpResize, Target: p.id, Window: &w}, nil)
+	return err
 }
 
 // Wait returns how the command ended, or ctx's error if it has not by then; it

@@ -142,3 +142,30 @@ func FuzzClient(f *testing.F) {
 		}
 	})
 }
+
+// A guest that was saved while it talked goes on talking to a host that is gone.
+func TestJoinedClientHearsOnlyWhatIsForIt(t *testing.T) {
+	ours, theirs := net.Pipe()
+	c := Join(ours)
+	t.Cleanup(func() { c.Close(); _ = theirs.Close() })
+	go func() {
+		_, _ = theirs.Write([]byte("of a frame that another host began to read"))
+		for _, f := range []*wire.Frame{
+			{Type: wire.TypeData, ID: 4, Payload: []byte("for another host")},
+			{Type: wire.TypeReply, ID: 4, Payload: []byte("{}")},
+		} {
+			b, _ := f.Append(nil)
+			_, _ = theirs.Write(b)
+		}
+		req, err := wire.Read(theirs)
+		if err != nil {
+			return
+		}
+		b, _ := (&wire.Frame{Type: wire.TypeReply, ID: req.ID, Payload: []byte(`{"probe":{"taint":64}}`)}).Append(nil)
+		_, _ = theirs.Write(b)
+	}()
+	p, err := c.Probe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, uint64(64), p.Taint)
+	require.NoError(t, c.Err())
+}

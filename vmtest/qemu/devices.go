@@ -66,6 +66,15 @@ func (m memoryFile) args(func(*os.File) string) []string {
 }
 func (memoryFile) kargs() []string { return nil }
 
+// ownMemory is in no file. It has the same name, by which a saved state that
+// holds the memory, too, knows it.
+type ownMemory struct{ memory int }
+
+func (m ownMemory) args(func(*os.File) string) []string {
+	return []string{"-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM", m.memory), "-machine", "memory-backend=ram"}
+}
+func (ownMemory) kargs() []string { return nil }
+
 // comma doubles the commas in a value, as QEMU wants them.
 func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 

@@ -4,6 +4,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -11,8 +12,9 @@ import (
 )
 
 // Save writes the state of a machine that was started with RAM to a file, and
-// ends the machine: RAM then holds its memory as it was at that moment. The
-// file does not hold memory, so it is small and quickly written.
+// ends the machine. One that writes to RAM itself leaves its memory there, as it
+// was at that moment, and the file is small and quickly written. That of one
+// that was restored, and writes to a copy, holds the memory, too.
 func (v *VM) Save(ctx context.Context, path string) error {
 	f, err := os.Create(path)
 	if err != nil {
@@ -20,38 +22,30 @@ func (v *VM) Save(ctx context.Context, path string) error {
 	}
 	defer func() { _ = f.Close() }()
 	if err := v.migrate(ctx, "migrate", f); err != nil {
-		return err
-	}
-	select {
-	case status := <-v.saved:
-		if status != "completed" {
-			return fmt.Errorf("QEMU could not save the machine: migration %s", status)
-		}
-	case <-v.done:
-		return fmt.Errorf("saving the machine: %s", v.exit)
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for QEMU to save the machine: %w", context.Cause(ctx))
+		return fmt.Errorf("saving the machine: %w", err)
 	}
 	v.Kill()
 	<-v.done
 	return f.Close()
 }
 
-// load has the machine go on where Save has left it. It does not wait for that:
-// the guest's first answer tells.
+// load has the machine go on where Save has left it.
 func (v *VM) load(ctx context.Context, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	return v.migrate(ctx, "migrate-incoming", f)
+	if err := v.migrate(ctx, "migrate-incoming", f); err != nil {
+		return fmt.Errorf("restoring the machine: %w", err)
+	}
+	return nil
 }
 
-// migrate begins a migration to or from a file.
+// migrate does a migration to or from a file.
 func (v *VM) migrate(ctx context.Context, command string, f *os.File) error {
 	var caps []map[string]any
-	// The memory is in a file already.
+	// Memory that is shared with a file is there already.
 	for _, name := range []string{"events", "x-ignore-shared"} {
 		caps = append(caps, map[string]any{"capability": name, "state": true})
 	}
@@ -62,8 +56,20 @@ func (v *VM) migrate(ctx context.Context, command string, f *os.File) error {
 	if _, err := v.qmp(ctx, "getfd", map[string]any{"fdname": name}, f); err != nil {
 		return err
 	}
-	_, err := v.qmp(ctx, command, map[string]any{"uri": "fd:" + name}, nil)
-	return err
+	if _, err := v.qmp(ctx, command, map[string]any{"uri": "fd:" + name}, nil); err != nil {
+		return err
+	}
+	select {
+	case status := <-v.migrated:
+		if status != "completed" {
+			return fmt.Errorf("migration %s", status)
+		}
+		return nil
+	case <-v.done:
+		return errors.New(v.exit.String())
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for QEMU: %w", context.Cause(ctx))
+	}
 }
 
 // migration takes note of how a migration goes.
@@ -72,7 +78,7 @@ func (v *VM) migration(e qmp.Event) {
 	switch status {
 	case "completed", "failed", "cancelled":
 		select {
-		case v.saved <- status:
+		case v.migrated <- status:
 		default:
 		}
 	}

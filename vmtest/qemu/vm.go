@@ -57,8 +57,12 @@ type Options struct {
 	// be saved or restored; "" is memory of its own.
 	RAM string
 	// State is what Save wrote of the same machine, with RAM beside it. The
-	// guest goes on where it was, and writes to a copy of RAM.
+	// guest goes on where it was, and writes to a copy of RAM. Without RAM
+	// its memory is in State, too.
 	State string
+	// Shared has the guest write to RAM itself, so that Save leaves its
+	// memory there once more.
+	Shared bool
 }
 
 // Machine is all of o that a saved machine depends on, but for the files.
@@ -114,11 +118,11 @@ type VM struct {
 	killed   bool
 	shutdown string // reason of QMP's SHUTDOWN event
 
-	monDone chan struct{}
-	readers sync.WaitGroup
-	done    chan struct{}
-	exit    Exit
-	saved   chan string // how a migration ended
+	monDone  chan struct{}
+	readers  sync.WaitGroup
+	done     chan struct{}
+	exit     Exit
+	migrated chan string // how a migration ended
 }
 
 // Start boots a machine. It lives until it ends by itself, Kill is called, or
@@ -143,7 +147,7 @@ func Start(ctx context.Context, o Options) (*VM, error) {
 	if o.Console == nil {
 		o.Console = io.Discard
 	}
-	v := &VM{monDone: make(chan struct{}), done: make(chan struct{}), saved: make(chan string, 1)}
+	v := &VM{monDone: make(chan struct{}), done: make(chan struct{}), migrated: make(chan string, 1)}
 	if err := v.start(ctx, o); err != nil {
 		return nil, err
 	}
@@ -187,7 +191,9 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 
 	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs}}
 	if o.RAM != "" {
-		devices = append(devices, memoryFile{o.RAM, o.Memory, o.State == ""})
+		devices = append(devices, memoryFile{o.RAM, o.Memory, o.State == "" || o.Shared})
+	} else {
+		devices = append(devices, ownMemory{o.Memory})
 	}
 	if o.State != "" {
 		devices = append(devices, incoming{})
@@ -420,6 +426,18 @@ func (v *VM) Registers(ctx context.Context) (string, error) {
 
 var vectorLine = regexp.MustCompile(`^(?:FCW|FPR|[XYZ]MM|Opmask)`)
 
+// Debug stops the machine and has QEMU wait for a gdb at a socket.
+func (v *VM) Debug(ctx context.Context, socket string) error {
+	if _, err := v.qmp(ctx, "stop", nil, nil); err != nil {
+		return err
+	}
+	said, err := v.monitorCommand(ctx, "gdbserver unix:"+socket+",server=on,wait=off")
+	if err == nil && !strings.Contains(said, "Waiting for gdb connection") {
+		err = fmt.Errorf("QEMU's gdb server: %s", strings.TrimSpace(said))
+	}
+	return err
+}
+
 // monitorCommand is a line for the monitor that people use.
 func (v *VM) monitorCommand(ctx context.Context, line string) (string, error) {
 	raw, err := v.qmp(ctx, "human-monitor-command", map[string]any{"command-line": line}, nil)
@@ -435,7 +453,11 @@ func (v *VM) monitorCommand(ctx context.Context, line string) (string, error) {
 
 // qmp runs a command, which may come with a file.
 func (v *VM) qmp(ctx context.Context, name string, arguments map[string]any, file *os.File) ([]byte, error) {
-	cmd, err := json.Marshal(qmp.Command{Execute: name, Args: arguments})
+	command := qmp.Command{Execute: name}
+	if len(arguments) > 0 {
+		command.Args = arguments // QEMU takes no null
+	}
+	cmd, err := json.Marshal(command)
 	if err != nil {
 		return nil, err
 	}

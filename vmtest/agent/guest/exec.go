@@ -79,82 +79,67 @@ func (r *reaper) loop() {
 
 // exec starts the command of a request; its reply comes when it has ended.
 func (s *server) exec(id uint32, req *wire.Request) error {
-	pid, status, out, err := s.start(req)
+	p, err := s.start(id, req)
 	if err != nil {
 		return s.reply(id, &wire.Reply{Error: err.Error()})
 	}
 	s.mu.Lock()
-	s.runs[id] = pid
+	s.runs[id] = p
 	s.mu.Unlock()
-	go s.async(id, func() *wire.Reply { return s.follow(id, pid, status, out, req.Limit) })
+	if p.in != nil {
+		go s.feed(p)
+	}
+	go s.async(id, func() *wire.Reply { return s.follow(p, req.Limit) })
 	return nil
 }
 
-func (s *server) start(req *wire.Request) (int, <-chan syscall.WaitStatus, *os.File, error) {
+func (s *server) start(id uint32, req *wire.Request) (p *process, err error) {
 	if len(req.Argv) == 0 {
-		return 0, nil, nil, errors.New("exec without a command")
+		return nil, errors.New("exec without a command")
 	}
 	path, err := exec.LookPath(req.Argv[0])
 	if err != nil {
-		return 0, nil, nil, err
+		return nil, err
 	}
-	null, err := os.Open(os.DevNull)
+	p = &process{id: id, input: make(chan []byte, wire.InputWindow), done: make(chan struct{})}
+	attr, err := p.files(req)
+	defer func() {
+		p.closeTheirs()
+		if err != nil {
+			p.closeOurs()
+		}
+	}()
 	if err != nil {
-		return 0, nil, nil, err
+		return nil, err
 	}
-	defer null.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return 0, nil, nil, err
-	}
-	defer w.Close()
 	env := os.Environ()
 	for k, v := range req.Env {
 		env = append(env, k+"="+v)
 	}
-	dir := req.Dir
-	if dir == "" {
-		dir = "/"
+	attr.Env, attr.Dir = dedup(env), req.Dir
+	if attr.Dir == "" {
+		attr.Dir = "/"
 	}
-	pid, status, err := s.reap.start(path, req.Argv, &syscall.ProcAttr{
-		Dir:   dir,
-		Env:   dedup(env),
-		Files: []uintptr{null.Fd(), w.Fd(), w.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
-	if err != nil {
-		r.Close()
-		return 0, nil, nil, errors.New(path + ": " + err.Error())
+	if p.pid, p.status, err = s.reap.start(path, req.Argv, attr); err != nil {
+		return nil, errors.New(path + ": " + err.Error())
 	}
-	return pid, status, r, nil
+	return p, nil
 }
 
 // follow streams a command's output and waits for its end.
-func (s *server) follow(id uint32, pid int, status <-chan syscall.WaitStatus, out *os.File, limit int64) *wire.Reply {
+func (s *server) follow(p *process, limit int64) *wire.Reply {
 	reply := &wire.Reply{}
 	eof := make(chan error, 1)
 	go func() {
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := out.Read(buf)
-			if n > 0 {
-				dropped, serr := s.sendData(id, buf[:n], &limit)
-				reply.Dropped += dropped
-				if serr != nil {
-					eof <- serr
-					return
-				}
-			}
-			if err != nil {
-				eof <- nil
-				return
-			}
-		}
+		dropped, err := s.streams(p, limit)
+		reply.Dropped = dropped
+		eof <- err
 	}()
-	ws := <-status
+	ws := <-p.status
 	s.mu.Lock()
-	delete(s.runs, id)
+	delete(s.runs, p.id)
 	s.mu.Unlock()
+	close(p.done)
 
 	var err error
 	grace := time.NewTimer(stragglerGrace)
@@ -164,12 +149,14 @@ func (s *server) follow(id uint32, pid int, status <-chan syscall.WaitStatus, ou
 	case <-grace.C:
 		// The group is the test's own session; whoever left it as well
 		// keeps running, and only loses its output.
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
-		_ = out.SetReadDeadline(time.Now().Add(stragglerGrace))
+		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+		for _, o := range p.out {
+			_ = o.f.SetReadDeadline(time.Now().Add(stragglerGrace))
+		}
 		err = <-eof
 		reply.Straggler = true
 	}
-	out.Close()
+	p.closeOurs()
 	if err != nil {
 		reply.Error = err.Error()
 	}
@@ -181,15 +168,44 @@ func (s *server) follow(id uint32, pid int, status <-chan syscall.WaitStatus, ou
 	return reply
 }
 
+// streams sends a command's outputs until they end; limit is for all of them.
+func (s *server) streams(p *process, limit int64) (dropped int64, err error) {
+	var (
+		mu sync.Mutex
+		wg sync.WaitGroup
+	)
+	for _, o := range p.out {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			buf := make([]byte, 32<<10)
+			for {
+				n, rerr := o.f.Read(buf)
+				mu.Lock()
+				if err == nil && n > 0 {
+					var d int64
+					d, err = s.sendStream(o.as, p.id, buf[:n], &limit)
+					dropped += d
+				}
+				broken := err != nil
+				mu.Unlock()
+				if rerr != nil || broken {
+					return
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	return dropped, err
+}
+
 func (s *server) kill(target uint32) error {
-	s.mu.Lock()
-	pid := s.runs[target]
-	s.mu.Unlock()
-	if pid == 0 {
+	p := s.process(target)
+	if p == nil {
 		// It ended while the order to kill it was on its way.
 		return nil
 	}
-	return os.NewSyscallError("kill", syscall.Kill(-pid, syscall.SIGKILL))
+	return os.NewSyscallError("kill", syscall.Kill(-p.pid, syscall.SIGKILL))
 }
 
 // dedup keeps the last of each variable.

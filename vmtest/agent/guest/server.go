@@ -26,12 +26,12 @@ type server struct {
 	buf    []byte
 
 	mu   sync.Mutex
-	runs map[uint32]int // request id of an exec -> its process group
+	runs map[uint32]*process // by request id
 	put  *putter
 }
 
 func newServer(fd int, h wire.Hello) *server {
-	return &server{port: port(fd), hello: h, reap: newReaper(), runs: map[uint32]int{}}
+	return &server{port: port(fd), hello: h, reap: newReaper(), runs: map[uint32]*process{}}
 }
 
 // serve answers requests until the channel breaks, which is its error.
@@ -77,12 +77,16 @@ func (s *server) handle(f *wire.Frame) error {
 	case wire.TypeData:
 		if s.put != nil && s.put.id == f.ID {
 			s.put.data(f.Payload)
+		} else if p := s.process(f.ID); p != nil {
+			p.take(f.Payload)
 		}
 	case wire.TypeEnd:
 		if s.put != nil && s.put.id == f.ID {
 			p := s.put
 			s.put = nil
 			return s.reply(f.ID, p.end())
+		} else if p := s.process(f.ID); p != nil {
+			p.endInput()
 		}
 	}
 	return nil
@@ -107,6 +111,8 @@ func (s *server) request(id uint32, req *wire.Request) error {
 		return s.exec(id, req)
 	case wire.OpKill:
 		return s.reply(id, errReply(s.kill(req.Target)))
+	case wire.OpResize:
+		return s.reply(id, errReply(s.resize(req.Target, req.Window)))
 	case wire.OpRead:
 		go s.async(id, func() *wire.Reply { return s.readFile(id, req.Path, req.Limit) })
 	case wire.OpProbe:
@@ -163,6 +169,10 @@ func (s *server) send(f *wire.Frame) error {
 // sendData sends b as the data of a request, within what is left of its
 // limit, and returns how many bytes were beyond it.
 func (s *server) sendData(id uint32, b []byte, left *int64) (dropped int64, err error) {
+	return s.sendStream(wire.TypeData, id, b, left)
+}
+
+func (s *server) sendStream(t wire.Type, id uint32, b []byte, left *int64) (dropped int64, err error) {
 	for len(b) > 0 {
 		n := int64(min(len(b), wire.ChunkSize))
 		if n > *left {
@@ -171,7 +181,7 @@ func (s *server) sendData(id uint32, b []byte, left *int64) (dropped int64, err 
 		if n == 0 {
 			return int64(len(b)), nil
 		}
-		if err := s.send(&wire.Frame{Type: wire.TypeData, ID: id, Payload: b[:n]}); err != nil {
+		if err := s.send(&wire.Frame{Type: t, ID: id, Payload: b[:n]}); err != nil {
 			return 0, err
 		}
 		*left -= n

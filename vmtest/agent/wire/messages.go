@@ -20,6 +20,7 @@ const (
 	OpPut      = "put"      // take files: TypeFile and TypeData frames until TypeEnd
 	OpExec     = "exec"     // run a command; its output comes as TypeData
 	OpKill     = "kill"     // kill the process group of the exec with id Target
+	OpResize   = "resize"   // the terminal of the exec with id Target has another Window
 	OpRead     = "read"     // read the file Path; its content comes as TypeData
 	OpProbe    = "probe"    // look at the kernel's health
 	OpDmesg    = "dmesg"    // the kernel's log buffer, as TypeData
@@ -41,9 +42,21 @@ type Request struct {
 	Entropy []byte `json:"entropy,omitempty"`
 	Time    int64  `json:"time,omitempty"`
 	Target  uint32 `json:"target,omitempty"`
+	// Input says that a command's standard input follows as TypeData, until
+	// TypeEnd; without it there is none. Split wants its standard error
+	// apart, as TypeErr. Window makes it run in a terminal of that size.
+	Input  bool    `json:"input,omitempty"`
+	Split  bool    `json:"split,omitempty"`
+	Window *Window `json:"window,omitempty"`
 	// Limit is how many bytes of output or content are sent at most; what
 	// is beyond is read and dropped, and Reply.Dropped counts it.
 	Limit int64 `json:"limit,omitempty"`
+}
+
+// Window is the size of a terminal, in characters.
+type Window struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
 }
 
 // File begins a file of a put.

@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -18,7 +19,7 @@ import (
 const (
 	// Version of the protocol. The guest says it in its Hello; the host
 	// refuses another one.
-	Version = 1
+	Version = 2
 	// PortName is the virtio-serial port the agent listens on.
 	PortName = "org.nftvm.agent.0"
 	// MaxPayload bounds a frame, so that a guest cannot make the host
@@ -26,9 +27,14 @@ const (
 	MaxPayload = 1 << 18
 	// ChunkSize is how much data the sender of a stream puts in one frame.
 	ChunkSize = 1 << 16
+	// InputWindow is how many frames of a command's input may be on their
+	// way: a command that does not read must not block the channel.
+	InputWindow = 16
 
 	magic      = 0x4e46564d // "NFVM"
 	headerSize = 20
+	// MaxFrame is the largest frame, encoded.
+	MaxFrame = headerSize + MaxPayload
 )
 
 // Type says what a frame's payload is.
@@ -47,8 +53,15 @@ const (
 	TypeData
 	// TypeFile (host to guest) begins the next file of a put: File, in JSON.
 	TypeFile
-	// TypeEnd (host to guest) says that a put is complete.
+	// TypeEnd (host to guest) says that a put, or a command's input, is
+	// complete.
 	TypeEnd
+	// TypeErr (guest to host) is a piece of a command's standard error,
+	// where its request asked for that apart.
+	TypeErr
+	// TypeTaken (guest to host) says that a frame of a command's input was
+	// taken.
+	TypeTaken
 	typeLimit
 )
 
@@ -115,6 +128,28 @@ func Read(r io.Reader) (*Frame, error) {
 		return nil, fmt.Errorf("%w: frame of %d bytes with checksum %08x, its header says %08x", ErrGarbled, size, crc, want)
 	}
 	return f, nil
+}
+
+// Seek passes over what is no frame, and takes the first that is. r must buffer
+// MaxFrame bytes. Its error is that of r.
+func Seek(r *bufio.Reader) (*Frame, error) {
+	for {
+		h, err := r.Peek(headerSize)
+		if err != nil {
+			return nil, err
+		}
+		if size := binary.LittleEndian.Uint32(h[12:]); binary.LittleEndian.Uint32(h[0:]) == magic && size <= MaxPayload {
+			if b, err := r.Peek(headerSize + int(size)); err == nil {
+				if f, err := Read(bytes.NewReader(b)); err == nil {
+					_, err = r.Discard(len(b))
+					return f, err
+				}
+			}
+		}
+		if _, err := r.Discard(1); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Decode reads a frame's JSON into v. A frame that is whole but says nonsense

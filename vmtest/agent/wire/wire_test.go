@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"testing"
@@ -67,4 +68,22 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%x reads as %+v, which is written as %x (%v)", b, fr, again, err)
 		}
 	})
+}
+
+func TestSeekPassesOverWhatIsNoFrame(t *testing.T) {
+	whole, err := (&Frame{Type: TypeReply, ID: 3, Payload: []byte(`{"exit":0}`)}).Append(nil)
+	require.NoError(t, err)
+	for name, before := range map[string][]byte{
+		"nothing":               nil,
+		"the end of a frame":    whole[5:],
+		"a header and no frame": whole[:headerSize],
+		"more than is buffered": bytes.Repeat([]byte("NFVM"), MaxFrame),
+	} {
+		r := bufio.NewReaderSize(bytes.NewReader(append(bytes.Clone(before), whole...)), MaxFrame)
+		f, err := Seek(r)
+		require.NoError(t, err, name)
+		require.Equal(t, uint32(3), f.ID, name)
+		_, err = Seek(r)
+		require.ErrorIs(t, err, io.EOF, name)
+	}
 }
