@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -40,15 +41,24 @@ const panicEnd = "---[ end Kernel panic"
 
 // boot starts a machine and brings it to its first answered command.
 func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machine, error) {
-	host, err := e.Host(ctx)
+	o, err := e.options(ctx, k, t)
 	if err != nil {
 		return nil, err
+	}
+	return e.start(ctx, k, o, dir)
+}
+
+// options are for the machine of a test, but for the accelerator.
+func (e *Engine) options(ctx context.Context, k Kernel, t Test) (o qemu.Options, err error) {
+	host, err := e.Host(ctx)
+	if err != nil {
+		return o, err
 	}
 	initrd, err := e.Prepare(ctx)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
-	o := qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs, ICount: t.ICount, Append: e.kargs}
+	o = qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs, ICount: t.ICount, Append: e.kargs}
 	if k.Vmlinux != "" && k.Flavor != debugFlavor {
 		// What PVH calls before the kernel has its page tables would
 		// look for KASAN's shadow there.
@@ -56,13 +66,7 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 	}
 	o.CPUs = max(o.CPUs, 1)
 	if o.Memory == 0 {
-		o.Memory = e.Memory
-	}
-	if o.Memory == 0 {
-		o.Memory = 256
-		if k.Flavor == debugFlavor {
-			o.Memory = debugMemory
-		}
+		o.Memory = e.GuestMemory(k.Flavor)
 	}
 	if k.Flavor == debugFlavor {
 		if o.ICount == 0 {
@@ -72,9 +76,14 @@ func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machi
 		}
 	}
 	if _, err := os.Stat(o.Kernel); err != nil {
-		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("no kernel to boot: %w", err)}
+		return o, &InfraError{Kind: KindStart, Err: fmt.Errorf("no kernel to boot: %w", err)}
 	}
+	return o, nil
+}
 
+// start is boot for a machine of which only the accelerator is open.
+func (e *Engine) start(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
+	var err error
 	if o.Accel, err = e.known(ctx); err == nil && o.Accel == "" {
 		// One boot finds out; the others wait for its answer.
 		e.proving.Lock()
@@ -179,7 +188,7 @@ func (e *Engine) rememberAccel(ctx context.Context, h *qemu.Host, a qemu.Accel) 
 // bootOnce boots with the accelerator in o and waits for the first answered
 // command.
 func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir string, wait time.Duration) (*machine, error) {
-	m, err := e.open(ctx, o, dir, nil)
+	m, err := e.open(ctx, o, dir, nil, agent.NewClient)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +206,7 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 }
 
 // open starts QEMU, its console into dir behind what is there from the boot.
-func (e *Engine) open(ctx context.Context, o qemu.Options, dir string, boot []byte) (*machine, error) {
+func (e *Engine) open(ctx context.Context, o qemu.Options, dir string, boot []byte, client func(net.Conn) *agent.Client) (*machine, error) {
 	path := filepath.Join(dir, ConsoleFile)
 	console, err := newCapped(path, consoleCap)
 	if err != nil {
@@ -210,7 +219,7 @@ func (e *Engine) open(ctx context.Context, o qemu.Options, dir string, boot []by
 		_ = console.Close()
 		return nil, &InfraError{Kind: KindStart, Err: err, Console: path, Tail: console.Tail(tailLines)}
 	}
-	m := &machine{vm: vm, client: agent.NewClient(vm.Agent), console: console, accel: o.Accel}
+	m := &machine{vm: vm, client: client(vm.Agent), console: console, accel: o.Accel, options: o}
 	if err := os.WriteFile(filepath.Join(dir, CmdlineFile), []byte(vm.Cmdline()+"\n"), 0o644); err != nil {
 		m.close()
 		return nil, &InfraError{Kind: KindIO, Err: err}

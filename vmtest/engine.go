@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,9 @@ type Engine struct {
 	// Memory of a guest in MiB; 0 is 256, and debugMemory for debug kernels.
 	Memory int
 
+	// Keep stops a test at its first failure and saves its machine there;
+	// see At.
+	Keep bool
 	// Boot has every test boot a kernel of its own, and uses no snapshot.
 	Boot bool
 
@@ -83,6 +87,7 @@ func (e *Engine) Prepare(ctx context.Context) (string, error) {
 // than one processor, because races are what it is there to find.
 const (
 	debugFlavor = "debug"
+	plainMemory = 256
 	debugMemory = 768
 	debugVCPUs  = 2
 	// debugICount: a debug kernel takes some 2^3 times as many instructions.
@@ -91,6 +96,18 @@ const (
 	// something that happens at once elsewhere.
 	debugDeadlineMS = "120000"
 )
+
+// GuestMemory is what a guest of the flavor gets, in MiB, unless its test wants
+// another size.
+func (e *Engine) GuestMemory(flavor string) int {
+	switch {
+	case e.Memory > 0:
+		return e.Memory
+	case flavor == debugFlavor:
+		return debugMemory
+	}
+	return plainMemory
+}
 
 // scale is how much slower than real hardware a guest may be.
 func scale(accel qemu.Accel, flavor string) int {
@@ -147,6 +164,7 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 		return res, nil
 	}
 
+	t.StopAtFailure = t.StopAtFailure || e.Keep
 	r := &run{m: m, k: k, t: t, out: output, res: &res, scale: scale(m.accel, k.Flavor)}
 	err = r.do(ctx)
 	if ctx.Err() != nil {
@@ -154,6 +172,12 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 	}
 	if err != nil {
 		return res, err
+	}
+	if e.Keep && m.alive() && slices.Contains([]Verdict{Fail, Leak, Timeout}, res.Verdict) {
+		if err := e.keep(ctx, m, k, t, dir); err != nil {
+			return res, err
+		}
+		res.Kept = true
 	}
 	m.close()
 	if err := errors.Join(output.Close(), m.console.Close()); err != nil {
@@ -165,11 +189,22 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 // machine is a guest that has said hello.
 type machine struct {
 	vm           *qemu.VM
+	options      qemu.Options
 	client       *agent.Client
 	console      *capped
 	accel        qemu.Accel
 	startSeconds float64
 	once         sync.Once
+}
+
+// alive says whether QEMU still runs.
+func (m *machine) alive() bool {
+	select {
+	case <-m.vm.Done():
+		return false
+	default:
+		return true
+	}
 }
 
 func (m *machine) close() {

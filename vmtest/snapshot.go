@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
@@ -40,32 +42,53 @@ const entropyBytes = 64
 // ready gives a machine that has answered its first command: a copy of the one
 // that was saved, or a boot where none can be.
 func (e *Engine) ready(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
-	wait := e.helloWait(o.Accel, k.Flavor)
 	// A clock that counts instructions begins with the first.
 	if e.Store == nil || e.Boot || o.ICount != 0 {
-		return e.bootOnce(ctx, k, o, dir, wait)
+		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	}
+	entry, err := e.base(ctx, k, o, dir)
+	if err != nil {
+		return nil, err
+	}
+	return e.restoreFrom(ctx, k, o, entry.Dir, dir)
+}
+
+// base is the snapshot of a kernel that has booted.
+func (e *Engine) base(ctx context.Context, k Kernel, o qemu.Options, dir string) (*store.Entry, error) {
 	key, err := e.snapshotKey(o)
 	if err != nil {
 		return nil, &InfraError{Kind: KindStart, Err: err}
 	}
-	entry, err := e.Store.Do(ctx, snapshotStage, key, func(ctx context.Context, tmp string, log io.Writer) error {
+	return e.snapshot(ctx, key, func(ctx context.Context, tmp string, log io.Writer) error {
 		fmt.Fprintf(log, "booting %s %s\n", k.Release, o.Kernel)
-		return e.save(ctx, k, o, dir, tmp, wait)
+		so := o
+		so.RAM = filepath.Join(tmp, ramFile)
+		m, err := e.bootOnce(ctx, k, so, dir, e.helloWait(o.Accel, k.Flavor))
+		if err != nil {
+			return err
+		}
+		return e.save(ctx, k, so, m, tmp)
 	})
+}
+
+// snapshot makes a snapshot, if there is none.
+func (e *Engine) snapshot(ctx context.Context, key store.Key, fn store.MakeFunc) (*store.Entry, error) {
+	entry, err := e.Store.Do(ctx, snapshotStage, key, fn)
 	var se *store.StageError
-	if errors.As(err, &se) {
+	switch {
+	case err == nil:
+		return entry, nil
+	case errors.As(err, &se):
 		return nil, se.Err
+	case ctx.Err() != nil:
+		return nil, err
 	}
-	if err != nil {
-		return nil, &InfraError{Kind: KindIO, Err: err}
-	}
-	return e.restore(ctx, k, o, entry.Dir, dir)
+	return nil, &InfraError{Kind: KindIO, Err: err}
 }
 
 // snapshotKey is over all that a machine's state depends on.
 func (e *Engine) snapshotKey(o qemu.Options) (store.Key, error) {
-	k := store.NewKey(snapshotStage).Str("format", "1").
+	k := store.NewKey(snapshotStage).Str("format", "2").
 		Str("qemu", o.Host.Binary+" "+o.Host.Version).Str("cpu", o.Host.CPU).Str("machine", o.Machine())
 	for _, path := range []string{o.Kernel, o.Initrd} {
 		sum, err := e.fileSum(path)
@@ -77,8 +100,12 @@ func (e *Engine) snapshotKey(o qemu.Options) (store.Key, error) {
 	return k.Key(), nil
 }
 
-// fileSum remembers the sums of files that are asked for again and again.
+// fileSum tells files apart by content. The store's are named by what they are
+// made of, and the sums of others are remembered.
 func (e *Engine) fileSum(path string) (string, error) {
+	if e.Store.Names(path) {
+		return path, nil
+	}
 	st, err := os.Stat(path)
 	if err != nil {
 		return "", err
@@ -100,13 +127,8 @@ func (e *Engine) fileSum(path string) (string, error) {
 	return sum, nil
 }
 
-// save boots a machine and puts it into tmp.
-func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, dir, tmp string, wait time.Duration) error {
-	o.RAM = filepath.Join(tmp, ramFile)
-	m, err := e.bootOnce(ctx, k, o, dir, wait)
-	if err != nil {
-		return err
-	}
+// save puts a machine into tmp, and ends it.
+func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, m *machine, tmp string) error {
 	defer func() { _ = m.console.Close() }()
 	defer m.close()
 	sctx, cancel := context.WithTimeout(ctx, saveWait*time.Duration(scale(o.Accel, k.Flavor)))
@@ -121,21 +143,34 @@ func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, dir, tmp st
 	return nil
 }
 
-// restore makes a machine of a snapshot.
-func (e *Engine) restore(ctx context.Context, k Kernel, o qemu.Options, from, dir string) (*machine, error) {
+// restoreFrom makes a machine of a snapshot.
+func (e *Engine) restoreFrom(ctx context.Context, k Kernel, o qemu.Options, from, dir string) (*machine, error) {
 	o.RAM, o.State = filepath.Join(from, ramFile), filepath.Join(from, stateFile)
+	return e.restore(ctx, k, o, from, dir)
+}
+
+// restore makes a machine of the files in o, which have said what is in from's
+// console.
+func (e *Engine) restore(ctx context.Context, k Kernel, o qemu.Options, from, dir string) (*machine, error) {
 	boot, err := os.ReadFile(filepath.Join(from, ConsoleFile))
 	if err != nil {
 		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
-	m, err := e.open(ctx, o, dir, boot)
+	m, err := e.open(ctx, o, dir, boot, agent.NewClient)
 	if err != nil {
 		return nil, err
 	}
-	rctx, cancel := context.WithTimeout(ctx, restoreWait*time.Duration(scale(o.Accel, k.Flavor)))
+	return m, e.wake(ctx, k, m, from)
+}
+
+// wake gets the first answer of a machine that goes on, and makes it another
+// than its siblings. It ends a machine that does not answer.
+func (e *Engine) wake(ctx context.Context, k Kernel, m *machine, from string) error {
+	rctx, cancel := context.WithTimeout(ctx, restoreWait*time.Duration(scale(m.accel, k.Flavor)))
 	defer cancel()
 	seed := make([]byte, entropyBytes)
-	if _, err = rand.Read(seed); err == nil {
+	_, err := rand.Read(seed)
+	if err == nil {
 		_, err = m.client.Greet(rctx)
 	}
 	if err == nil {
@@ -143,15 +178,54 @@ func (e *Engine) restore(ctx context.Context, k Kernel, o qemu.Options, from, di
 		err = m.client.Fresh(rctx, seed, time.Now())
 	}
 	if err == nil {
-		return m, nil
+		return nil
 	}
 	defer func() { _ = m.console.Close() }()
 	defer m.close()
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if errors.Is(err, agent.ErrClosed) {
 		m.settle()
 	}
-	return nil, m.fault(fmt.Errorf("a machine restored from %s: %w", from, err))
+	return m.fault(fmt.Errorf("a machine restored from %s: %w", from, err))
+}
+
+// copySparse copies a file without its holes.
+func copySparse(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	st, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	err = out.Truncate(st.Size())
+	for at := int64(0); err == nil; {
+		var data, hole int64
+		if data, err = in.Seek(at, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
+			err = nil // holes only, from here on
+			break
+		}
+		if err == nil {
+			hole, err = in.Seek(data, unix.SEEK_HOLE)
+		}
+		if err == nil {
+			_, err = in.Seek(data, io.SeekStart)
+		}
+		if err == nil {
+			_, err = out.Seek(data, io.SeekStart)
+		}
+		if err == nil {
+			_, err = io.CopyN(out, in, hole-data)
+		}
+		at = hole
+	}
+	return errors.Join(err, out.Close())
 }

@@ -115,6 +115,8 @@ type Result struct {
 	// Taint are the letters that came up during the test.
 	Taint  []string `json:"taint"`
 	Ledger Ledger   `json:"ledger"`
+	// Kept is true when the machine was saved where the test failed.
+	Kept bool `json:"kept,omitempty"`
 	// Left is what the test left behind.
 	Left []string `json:"left,omitempty"`
 	// Dropped are the bytes of output and console beyond their caps.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest"
 )
 
 // exitCode is an exit status that has been explained already.
@@ -39,6 +40,9 @@ func run(ctx context.Context, args []string) int {
 		return int(code)
 	}
 	fmt.Fprintln(os.Stderr, "nftvm:", err)
+	if errors.Is(err, vmtest.ErrGone) {
+		return report.ExitFail // the guest's kernel, or what ran in it
+	}
 	return report.ExitHarness
 }
 
@@ -53,6 +57,6 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&p.dir, "project", "", "the project's directory (default: the nearest above here with configs/trees.yaml)")
 	root.PersistentFlags().StringVar(&p.storeDir, "store", "", "the store's directory (default: $NFTVM_STORE, else nftvm in the user's cache)")
-	root.AddCommand(newRun(p), newMutants(p), newCheck(p), newBench(p), newDev(p), newSeries(p), newTrees(p), newDoctor(), newCache(p))
+	root.AddCommand(newRun(p), newExec(p), newShell(p), newMutants(p), newCheck(p), newBench(p), newDev(p), newSeries(p), newTrees(p), newDoctor(), newCache(p))
 	return root
 }

@@ -353,9 +353,9 @@ func GuestKernel(b *kernel.Built) vmtest.Kernel {
 	}
 }
 
-// Places in the guest.
+// Places in the guest: of our scripts, and of the kernel tree.
 const (
-	guestSelftests = "/selftests/" + ourSuite
+	GuestSelftests = "/selftests/" + ourSuite
 	guestTree      = "/linux"
 )
 
@@ -367,8 +367,8 @@ func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	}
 	var err error
 	if spec.Path == "" {
-		t.Script = guestSelftests + strings.TrimPrefix(spec.Name, ourSuite) + ".sh"
-		t.Files, err = agent.Tree(r.Selftests, guestSelftests)
+		t.Script = GuestSelftests + strings.TrimPrefix(spec.Name, ourSuite) + ".sh"
+		t.Files, err = agent.Tree(r.Selftests, GuestSelftests)
 		return t, err
 	}
 	t.Script = guestTree + "/" + spec.Path

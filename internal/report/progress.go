@@ -91,14 +91,21 @@ func (p *Progress) Start(cell, name string, expected float64) *Step {
 // End takes the step off the display and leaves a line that says how it went.
 func (s *Step) End(format string, args ...any) {
 	s.once.Do(func() {
-		if s.bar != nil {
-			s.bar.Abort(true)
-		}
-		if s.wait != nil {
-			s.wait.Stop()
-		}
+		s.off()
 		s.p.Line("%s: %s", s.label, firstLine(fmt.Sprintf(format, args...)))
 	})
+}
+
+// Drop takes the step off the display and leaves nothing.
+func (s *Step) Drop() { s.once.Do(s.off) }
+
+func (s *Step) off() {
+	if s.bar != nil {
+		s.bar.Abort(true)
+	}
+	if s.wait != nil {
+		s.wait.Stop()
+	}
 }
 
 // Close waits until the display is still.

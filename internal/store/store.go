@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -91,6 +92,11 @@ type MakeFunc func(ctx context.Context, dir string, log io.Writer) error
 
 func (s *Store) entryDir(stage string, key Key) string {
 	return filepath.Join(s.dir, objectsDir, stage, string(key))
+}
+
+// Names says whether path is in a published entry: then it names its content.
+func (s *Store) Names(path string) bool {
+	return strings.HasPrefix(path, filepath.Join(s.dir, objectsDir)+string(filepath.Separator))
 }
 
 // LogPath is where Do writes the log of a stage's entry.
