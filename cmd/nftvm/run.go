@@ -29,7 +29,7 @@ type runFlags struct {
 	out, env              string
 	patches, selftests    string
 	extra                 []string
-	jobs                  int
+	jobs, memory          int
 	keep                  bool
 	accel                 string
 	resume, buildOnly     bool
@@ -52,6 +52,7 @@ func newRun(p *project) *cobra.Command {
 	fl.StringSliceVar(&f.tests, "tests", nil, "globs of test names (default: all)")
 	fl.StringVar(&f.out, "out", "out/run", "directory for the results")
 	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "guests at once, and compiler processes at once")
+	fl.IntVar(&f.memory, "memory", 0, "MiB that the guests may have together (default: three quarters of what is free)")
 	fl.BoolVar(&f.keep, "keep", false, "stop a test at its first failure and save its machine there, for nftvm shell --at")
 	fl.StringVar(&f.accel, "accel", "", "kvm or tcg (default: kvm where it proved that it boots, else tcg)")
 	fl.BoolVar(&f.resume, "resume", false, "keep the verdicts that --out already has for the same kernels")
@@ -139,6 +140,7 @@ func (s *setup) matrix(out string) *matrix.Run {
 		Selftests: s.flags.selftests,
 		Out:       out,
 		Jobs:      s.flags.jobs,
+		Memory:    s.flags.memory,
 		Resume:    s.flags.resume,
 		BuildOnly: s.flags.buildOnly,
 		Progress:  s.progress,

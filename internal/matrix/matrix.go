@@ -40,8 +40,9 @@ type Run struct {
 	Selftests string
 	// Out receives results, logs and consoles.
 	Out string
-	// Jobs is how many guests run at once; 0 is one per processor.
-	Jobs int
+	// Jobs is how many guests run at once; 0 is one per processor. Memory in
+	// MiB is what they may have together; 0 is three quarters of what is free.
+	Jobs, Memory int
 	// Resume keeps the verdicts that Out already has for the same kernel.
 	Resume bool
 	// BuildOnly stops each cell behind its module stage.
@@ -57,7 +58,7 @@ type Run struct {
 	results *report.Results
 	old     *report.Results
 	built   map[string]*kernel.Built
-	slots   chan struct{}
+	queue   *queue
 
 	imageStage report.Stage
 }
@@ -83,7 +84,10 @@ func (r *Run) Do(ctx context.Context) (*report.Results, error) {
 	if r.Jobs <= 0 {
 		r.Jobs = runtime.NumCPU()
 	}
-	r.slots = make(chan struct{}, r.Jobs)
+	if r.Memory <= 0 {
+		r.Memory = freeMemory() / 4 * 3
+	}
+	r.queue = newQueue(r.Jobs, r.Memory)
 	r.built = map[string]*kernel.Built{}
 	r.results = &report.Results{Schema: report.Schema, Started: time.Now().UTC(), Host: r.Host}
 	for _, t := range r.Trees {
@@ -217,13 +221,12 @@ func (r *Run) test(ctx context.Context, built *kernel.Built, cell *report.Cell) 
 			}
 			continue
 		}
+		place := r.queue.enter(r.Store.Expected(timing(built, spec)), r.Engine.GuestMemory(built.Flavor))
 		wg.Go(func() error {
-			select {
-			case r.slots <- struct{}{}:
-			case <-ctx.Done():
+			if r.queue.wait(ctx, place) != nil {
 				return nil
 			}
-			defer func() { <-r.slots }()
+			defer r.queue.done(place)
 			res, accel, done := r.One(ctx, built, spec, built.Tree+"/"+built.Flavor)
 			if !done {
 				return nil
@@ -237,6 +240,7 @@ func (r *Run) test(ctx context.Context, built *kernel.Built, cell *report.Cell) 
 			})
 		})
 	}
+	r.queue.open()
 	if err := wg.Wait(); err != nil {
 		return err
 	}
@@ -277,10 +281,9 @@ func (r *Run) kept(cell *report.Cell, test string) *report.Test {
 // progress. Of r it needs Store, Engine, Selftests, Out, Again and Progress.
 // done is false when the run was interrupted before there was a verdict.
 func (r *Run) One(ctx context.Context, built *kernel.Built, spec Spec, label string) (res report.Test, accel string, done bool) {
-	cell := built.Tree + "/" + built.Flavor
 	dir := filepath.Join(r.Out, built.Tree+"-"+built.Flavor, filepath.FromSlash(spec.Name))
-	timing := "test " + cell + " " + spec.Name
-	step := r.Progress.Start(label, spec.Name, r.Store.Expected(timing))
+	took := timing(built, spec)
+	step := r.Progress.Start(label, spec.Name, r.Store.Expected(took))
 	start := time.Now()
 	res, accel, err := r.guest(ctx, built, spec, dir)
 	switch {
@@ -293,7 +296,7 @@ func (r *Run) One(ctx context.Context, built *kernel.Built, spec Spec, label str
 	case err != nil:
 		res.Verdict, res.Reason = report.Error, err.Error()
 	case res.Verdict == report.Pass:
-		r.Store.Took(timing, time.Since(start).Seconds())
+		r.Store.Took(took, time.Since(start).Seconds())
 	}
 	if res.Reason != "" {
 		step.End("%s in %.1f s: %s", res.Verdict, res.Seconds, res.Reason)
@@ -301,6 +304,24 @@ func (r *Run) One(ctx context.Context, built *kernel.Built, spec Spec, label str
 		step.End("%s in %.1f s", res.Verdict, res.Seconds)
 	}
 	return res, accel, true
+}
+
+// timing is the name of how long a test takes.
+func timing(b *kernel.Built, spec Spec) string {
+	return "test " + b.Tree + "/" + b.Flavor + " " + spec.Name
+}
+
+// freeMemory is what the machine can give away, in MiB; a lot where that is not
+// known.
+func freeMemory() int {
+	b, _ := os.ReadFile("/proc/meminfo")
+	for line := range strings.Lines(string(b)) {
+		var kib int
+		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
+			return kib >> 10
+		}
+	}
+	return 1 << 30
 }
 
 func newTest(name string) report.Test {

@@ -97,7 +97,7 @@ func TestMatch(t *testing.T) {
 // A test that cannot run in a flavor is in the results, with the reason.
 func TestSkip(t *testing.T) {
 	cell := &report.Cell{Tree: "7.3", Flavor: "debug"}
-	r := &Run{Out: t.TempDir(), results: &report.Results{Started: time.Now(), Cells: []report.Cell{}},
+	r := &Run{Out: t.TempDir(), queue: newQueue(1, 1<<30), results: &report.Results{Started: time.Now(), Cells: []report.Cell{}},
 		Tests: []Spec{{Name: "upstream/u", Skip: map[string]string{"debug": "too slow"}}}}
 	require.NoError(t, r.test(t.Context(), &kernel.Built{Tree: "7.3", Flavor: "debug", Version: "7.3.4"}, cell))
 	require.Len(t, cell.Tests, 1)
@@ -115,7 +115,7 @@ func TestSkipUnderAnAccelerator(t *testing.T) {
 	defer null.Close()
 	skip := func(accel, flavor string, keys map[string]string) report.Test {
 		r := &Run{Store: st, Engine: &vmtest.Engine{Store: st, Accel: accel, Image: os.DevNull}, Selftests: selftests, Out: t.TempDir(),
-			Progress: report.NewProgress(null), slots: make(chan struct{}, 1), results: &report.Results{Cells: []report.Cell{}},
+			Progress: report.NewProgress(null), queue: newQueue(1, 1<<30), results: &report.Results{Cells: []report.Cell{}},
 			Tests: []Spec{{Name: "nft_offload/x", VCPUs: 1, Skip: keys}}}
 		cell := &report.Cell{Tree: "7.3", Flavor: flavor}
 		// Without a kernel a test that is not skipped is an error.
