@@ -23,6 +23,10 @@ const (
 	OutputFile  = "output.log"
 	ConsoleFile = "console.log"
 	CmdlineFile = "qemu.cmdline"
+	// Of a test that is no pass, what its machine could still say: the
+	// kernel's buffer, and its state before and after the test.
+	DmesgFile = "dmesg.log"
+	StateFile = "state.json"
 )
 
 // Engine runs tests. It may run several at once. Do not copy it.
@@ -172,6 +176,11 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 	}
 	if err != nil {
 		return res, err
+	}
+	if res.Verdict != Pass && res.Verdict != Skip {
+		if err := r.evidence(ctx, dir); err != nil {
+			return res, &InfraError{Kind: KindIO, Err: err}
+		}
 	}
 	if e.Keep && m.alive() && slices.Contains([]Verdict{Fail, Leak, Timeout}, res.Verdict) {
 		if err := e.keep(ctx, m, k, t, dir); err != nil {

@@ -4,11 +4,13 @@ package vmtest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strconv"
@@ -471,6 +473,33 @@ func (r *run) judge() {
 	default:
 		set(Pass, skippedParts(doc, r.out))
 	}
+}
+
+// evidence leaves in dir what helps to understand a failure. A machine that does
+// not answer any more leaves what it said before.
+func (r *run) evidence(ctx context.Context, dir string) error {
+	if r.m.alive() {
+		ectx, cancel := r.wait(ctx, answerWait)
+		defer cancel()
+		var b strings.Builder
+		if r.m.client.Dmesg(ectx, &b, outputCap) == nil {
+			if err := os.WriteFile(filepath.Join(dir, DmesgFile), []byte(b.String()), 0o644); err != nil {
+				return err
+			}
+		}
+		if p, err := r.m.client.Probe(ectx); err == nil && r.after == nil {
+			r.after = p
+		}
+	}
+	raw, err := json.MarshalIndent(struct {
+		Before *wire.Probe `json:"before"`
+		After  *wire.Probe `json:"after,omitempty"`
+		Left   []string    `json:"left,omitempty"`
+	}{r.before, r.after, r.res.Left}, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, StateFile), raw, 0o644)
 }
 
 func firstFailure(doc *ktap.Result) string {

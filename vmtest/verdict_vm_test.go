@@ -57,7 +57,14 @@ false; exit 0`, set: func(x *Test) {
 		{name: "taint", body: `echo 64 > /proc/sys/kernel/tainted`, want: Fail, reason: "new taint U"},
 		{name: "allowed taint", body: `echo 64 > /proc/sys/kernel/tainted`, set: func(x *Test) { x.AllowTaint = "U" }, want: Pass,
 			check: func(t *testing.T, r Result) { require.Equal(t, []string{"U"}, r.Taint) }},
-		{name: "netns left", body: `ip netns add forgotten`, want: Leak, reason: "network namespace forgotten"},
+		{name: "netns left", body: `ip netns add forgotten; echo "<4>a last word" > /dev/kmsg`, want: Leak, reason: "network namespace forgotten",
+			check: func(t *testing.T, r Result) {
+				for file, has := range map[string]string{DmesgFile: "a last word", StateFile: `"forgotten"`, CmdlineFile: "qemu-system"} {
+					b, err := os.ReadFile(filepath.Join(filepath.Dir(r.Log), file))
+					require.NoError(t, err)
+					require.Contains(t, string(b), has)
+				}
+			}},
 		{name: "process left in a netns", body: `unshare -n sleep 1000 >/dev/null 2>&1 & for i in $(seq 500); do [ "$(readlink /proc/$!/ns/net)" = "$(readlink /proc/$$/ns/net)" ] || break; done; exit 0`,
 			want: Leak, reason: "network namespace of process"},
 		{name: "rules left", body: `nft add table inet t && nft add chain inet t c '{ type filter hook input priority 0; }' && nft add rule inet t c ct state new accept`,

@@ -352,6 +352,9 @@ func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir str
 	if res.Verdict == report.Pass && spec.Partly != "" {
 		res.Reason = strings.TrimPrefix(res.Reason+"; "+spec.Partly, "; ")
 	}
+	if got.Kept {
+		res.Reason += "; its machine was kept: nftvm shell --at " + dir
+	}
 	res.Seconds, res.StartSeconds = got.Seconds, got.StartSeconds
 	res.Log, res.Console = got.Log, got.Console
 	for _, s := range got.Subtests {
