@@ -635,6 +635,9 @@ t_xdp_comes_first()
 	wait_value 0 flows 0
 	expect_ft software "sut0: the device has an XDP program"
 	ip link set dev sut0 xdpgeneric off
+	# Setting a link flushes the routes, and a flow whose route is gone goes,
+	# too, where routes are looked at: its next packet makes it anew.
+	settle 5
 	expect_flows 1
 	close_flow 5
 	done_with
