@@ -5,6 +5,7 @@ package vmtest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -230,4 +231,21 @@ func TestCancel(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(os.TempDir(), "nftvm-*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// TestQEMUIsNobody has root look at whose its QEMU is.
+func TestQEMUIsNobody(t *testing.T) {
+	testKernel(t)
+	if os.Geteuid() != 0 {
+		t.Skip("QEMU is whoever we are, unless we are root")
+	}
+	var uids string
+	_, err := during(t, script(t, `echo running; sleep 1000`), func(pid int, cancel func()) {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		_, rest, _ := strings.Cut(string(b), "\nUid:\t")
+		uids, _, _ = strings.Cut(rest, "\n")
+		cancel()
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, "65534\t65534\t65534\t65534", uids)
 }

@@ -97,7 +97,12 @@ machine stands until a gdb lets it go.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			run := func(ctx context.Context, g *vmtest.Guest) error {
 				if f.gdb {
-					if err := standForGDB(ctx, g, os.Stderr); err != nil {
+					dir, err := os.MkdirTemp("", "nftvm-gdb-")
+					if err != nil {
+						return err
+					}
+					defer func() { _ = os.RemoveAll(dir) }()
+					if err := standForGDB(ctx, g, filepath.Join(dir, "gdb"), os.Stderr); err != nil {
 						return err
 					}
 				}
@@ -251,13 +256,7 @@ func window() (wire.Window, error) {
 }
 
 // standForGDB stops the guest for gdb, and says how to come to it.
-func standForGDB(ctx context.Context, g *vmtest.Guest, out io.Writer) error {
-	dir, err := os.MkdirTemp("", "nftvm-gdb-")
-	if err != nil {
-		return err
-	}
-	context.AfterFunc(ctx, func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "gdb")
+func standForGDB(ctx context.Context, g *vmtest.Guest, socket string, out io.Writer) error {
 	sections, err := g.Debug(ctx, socket)
 	if err != nil {
 		return err

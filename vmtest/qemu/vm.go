@@ -189,6 +189,32 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 	defer os.RemoveAll(dir)
 	theirs = append(theirs, listener)
 
+	// Not CommandContext: the end of ctx has to pass through Kill, so that
+	// the machine's end is told from a QEMU that died.
+	cmd := exec.Command(o.Host.Binary)
+	fd := func(f *os.File) string {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+		return fmt.Sprint(2 + len(cmd.ExtraFiles))
+	}
+	v.args = o.printable()
+	user, err := unprivileged(o.Accel)
+	if err != nil {
+		return err
+	}
+	if user != nil {
+		for _, path := range []*string{&o.Kernel, &o.Initrd, &o.RAM} {
+			if *path == "" {
+				continue
+			}
+			f, err := reachable(*path, user, path == &o.RAM)
+			if err != nil {
+				return err
+			}
+			theirs = append(theirs, f)
+			*path = "/proc/self/fd/" + fd(f)
+		}
+	}
+
 	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs}}
 	if o.RAM != "" {
 		devices = append(devices, memoryFile{o.RAM, o.Memory, o.State == "" || o.Shared})
@@ -212,20 +238,13 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 	}
 	devices = append(devices, extraArgs(o.Append))
 
-	// Not CommandContext: the end of ctx has to pass through Kill, so that
-	// the machine's end is told from a QEMU that died.
-	cmd := exec.Command(o.Host.Binary)
-	args := nameAndArgs(devices, func(f *os.File) string {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
-		return fmt.Sprint(2 + len(cmd.ExtraFiles))
-	})
-	cmd.Args = append(cmd.Args, args...)
+	cmd.Args = append(cmd.Args, nameAndArgs(devices, fd)...)
 	stderr := &tail{max: stderrLimit}
 	cmd.Stderr = stderr
 	// Its own process group, or a terminal's Ctrl-C would reach it before us
 	// and look like a QEMU that died.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	v.cmd, v.args = cmd, o.printable()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: user}
+	v.cmd = cmd
 	v.Started = time.Now()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%s: %w", o.Host.Binary, err)
@@ -426,8 +445,14 @@ func (v *VM) Registers(ctx context.Context) (string, error) {
 
 var vectorLine = regexp.MustCompile(`^(?:FCW|FPR|[XYZ]MM|Opmask)`)
 
-// Debug stops the machine and has QEMU wait for a gdb at a socket.
+// Debug stops the machine and has QEMU wait for a gdb at a socket, in a directory
+// that is ours.
 func (v *VM) Debug(ctx context.Context, socket string) error {
+	if user := v.cmd.SysProcAttr.Credential; user != nil {
+		if err := os.Chown(filepath.Dir(socket), int(user.Uid), int(user.Gid)); err != nil {
+			return err
+		}
+	}
 	if _, err := v.qmp(ctx, "stop", nil, nil); err != nil {
 		return err
 	}
