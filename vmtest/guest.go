@@ -206,6 +206,9 @@ func (g *Guest) Kernel() Kernel { return g.k }
 // StartSeconds is how long it took from QEMU's exec to the first answer.
 func (g *Guest) StartSeconds() float64 { return g.m.startSeconds }
 
+// Pid is QEMU's.
+func (g *Guest) Pid() int { return g.m.vm.Pid() }
+
 // Accel is what runs it.
 func (g *Guest) Accel() string { return string(g.m.accel) }
 

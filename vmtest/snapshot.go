@@ -171,7 +171,7 @@ func (e *Engine) wake(ctx context.Context, k Kernel, m *machine, from string) er
 	seed := make([]byte, entropyBytes)
 	_, err := rand.Read(seed)
 	if err == nil {
-		_, err = m.client.Greet(rctx)
+		err = m.client.Ping(rctx)
 	}
 	if err == nil {
 		m.startSeconds = time.Since(m.vm.Started).Seconds()

@@ -111,7 +111,8 @@ type measurement struct {
 // chosen are the measurements that Only selects.
 func (b *Bench) chosen() ([]measurement, error) {
 	all := []measurement{
-		{"nothing-changed", b.nothingChanged}, {"boot", b.boot}, {"rules", b.rules}, {"packets", b.packets},
+		{"nothing-changed", b.nothingChanged}, {"boot", b.boot}, {"restore", b.restore}, {"clones", b.clone}, {"tests", b.tests}, {"left-behind", b.left},
+		{"rules", b.rules}, {"packets", b.packets},
 		{"rebuild", b.rebuild}, {"cold", b.cold},
 	}
 	if len(b.Only) == 0 {
@@ -161,30 +162,6 @@ func (b *Bench) nothingChanged(ctx context.Context) ([]Figure, error) {
 		}
 	}
 	return []Figure{{Name: "nothing changed", Value: took, Unit: "s", Target: 30, How: "whole run over the default trees, every test executed again"}}, nil
-}
-
-// boot is the time from QEMU's exec to the first command answered.
-func (b *Bench) boot(ctx context.Context) ([]Figure, error) {
-	b.Say("%d boots", boots)
-	built, err := b.Builder(b.Store).Build(ctx, b.Tree, kernel.Plain)
-	if err != nil {
-		return nil, err
-	}
-	engine := &vmtest.Engine{Store: b.Store}
-	var starts []float64
-	for i := range boots {
-		res, err := engine.Run(ctx, matrix.GuestKernel(built),
-			vmtest.Test{Name: "true", Script: "/usr/bin/true", VCPUs: 1}, filepath.Join(b.Out, "boot", strconv.Itoa(i)))
-		if err != nil {
-			return nil, err
-		}
-		starts = append(starts, res.StartSeconds)
-	}
-	slices.Sort(starts)
-	return []Figure{{
-		Name: "boot", Value: starts[len(starts)/2], Unit: "s", Target: 2.5,
-		How: fmt.Sprintf("QEMU's exec to the first command answered, median of %d (%.2f to %.2f), tree %s", boots, starts[0], starts[len(starts)-1], b.Tree.Name),
-	}}, nil
 }
 
 // rebuild is a build from nothing with a warm compile cache.

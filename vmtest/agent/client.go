@@ -152,7 +152,7 @@ func (c *Client) handle(f *wire.Frame) error {
 	}
 	c.mu.Lock()
 	p := c.pending[f.ID]
-	if p != nil && f.Type == wire.TypeReply {
+	if p != nil && (f.Type == wire.TypeReply || f.Type == wire.TypePing) {
 		delete(c.pending, f.ID)
 	}
 	c.mu.Unlock()
@@ -163,6 +163,10 @@ func (c *Client) handle(f *wire.Frame) error {
 		return fmt.Errorf("%w: frame of type %d for request %d, which nobody made", ErrGarbled, f.Type, f.ID)
 	}
 	switch f.Type {
+	case wire.TypePing:
+		p.reply = &wire.Reply{}
+		close(p.done)
+		return nil
 	case wire.TypeTaken:
 		select {
 		case <-p.taken:
@@ -305,12 +309,17 @@ func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 	}
 }
 
-// Greet asks an agent that runs already for a hello, as after a restore.
-func (c *Client) Greet(ctx context.Context) (wire.Hello, error) {
-	if _, err := c.roundTrip(ctx, "hello", &wire.Request{Op: wire.OpHello}, nil); err != nil {
-		return wire.Hello{}, err
+// Ping asks an agent that runs already, as after a restore, for an answer.
+func (c *Client) Ping(ctx context.Context) error {
+	id, p, err := c.begin("ping", nil, 0)
+	if err != nil {
+		return err
 	}
-	return c.Hello(ctx)
+	if err := c.send(ctx, &wire.Frame{Type: wire.TypePing, ID: id}); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	_, err = c.wait(ctx, p)
+	return err
 }
 
 // Fresh tells a guest that was restored that it is another than its siblings:

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -71,10 +72,18 @@ func Build(ctx context.Context, st *store.Store) (*Image, error) {
 	if err := Check(); err != nil {
 		return nil, err
 	}
+	hintKey, err := hintKey()
+	if err != nil {
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	if img := remembered(st, hintKey); img != nil {
+		return img, nil
+	}
 	plan, err := collect()
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
+	inputs := maps.Clone(plan.files)
 	tmp, err := os.MkdirTemp("", "nftvm-image-")
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)
@@ -108,6 +117,9 @@ func Build(ctx context.Context, st *store.Store) (*Image, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if err := remember(ctx, st, hintKey, key, inputs); err != nil {
+		return nil, fmt.Errorf("image: %w", err)
 	}
 	return &Image{Path: filepath.Join(e.Dir, fileName), Key: key, Entry: e}, nil
 }

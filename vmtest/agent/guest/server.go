@@ -52,7 +52,12 @@ func (s *server) serve() error {
 		if err != nil {
 			return err
 		}
-		if err := s.handle(f); err != nil {
+		if f.Type == wire.TypePing {
+			err = s.send(f)
+		} else {
+			err = s.handle(f)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -96,12 +101,6 @@ func (s *server) handle(f *wire.Frame) error {
 // that a kill or a probe gets through while a test hangs.
 func (s *server) request(id uint32, req *wire.Request) error {
 	switch req.Op {
-	case wire.OpHello:
-		s.hello.Uptime = 0
-		if err := s.sendJSON(wire.TypeHello, 0, hello(s.hello.Notes)); err != nil {
-			return err
-		}
-		return s.reply(id, &wire.Reply{})
 	case wire.OpFresh:
 		return s.reply(id, errReply(fresh(req.Entropy, req.Time)))
 	case wire.OpPut:

@@ -15,7 +15,6 @@ type Hello struct {
 
 // The operations a Request can ask for.
 const (
-	OpHello    = "hello"    // say hello again
 	OpFresh    = "fresh"    // be another machine than the one that was saved
 	OpPut      = "put"      // take files: TypeFile and TypeData frames until TypeEnd
 	OpExec     = "exec"     // run a command; its output comes as TypeData

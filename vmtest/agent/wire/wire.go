@@ -62,6 +62,9 @@ const (
 	// TypeTaken (guest to host) says that a frame of a command's input was
 	// taken.
 	TypeTaken
+	// TypePing (host to guest) is a request that comes back as it is: the
+	// one that costs a guest least whose code is all to be translated.
+	TypePing
 	typeLimit
 )
 

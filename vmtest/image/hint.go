@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
+)
+
+// To know an image's key takes a compiler and the sums of all that is in it: a
+// second, while a guest is there in a tenth of one. So what the last image was
+// made of is remembered by name, size and time.
+const (
+	hintStage = "image-hint"
+	hintFile  = "inputs.json"
+)
+
+type hint struct {
+	Key    store.Key
+	Inputs map[string]string // path to what stamp said
+}
+
+// stamp changes with a file.
+func stamp(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return "none"
+	}
+	return fmt.Sprint(st.Size(), " ", st.ModTime().UnixNano())
+}
+
+// hintKey is over what decides which files an image is made of, but for what
+// the tools are linked with.
+func hintKey() (store.Key, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	k := store.NewKey(hintStage).Str("harness", exe+" "+stamp(exe))
+	if root := moduleRoot(); root != "" {
+		k.Str("root", root)
+		for _, dir := range ownSource {
+			err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.Type().IsRegular() {
+					k.Str("own", path+" "+stamp(path))
+				}
+				return err
+			})
+			if err != nil {
+				return "", err
+			}
+		}
+	}
+	k.Str("go", find("go"))
+	for _, t := range tools() {
+		path := find(t.name)
+		k.Str("tool", path+" "+stamp(path))
+	}
+	for _, dir := range databaseDirs {
+		k.Str("databases", stamp(dir))
+	}
+	return k.Key(), nil
+}
+
+// ownSource is where the project's own programs come from.
+var ownSource = []string{"cmd/nfoctl", "internal/nfo", "go.mod", "go.sum"}
+
+// remembered is the image that was made when everything was as it is, nil if
+// that is not known.
+func remembered(st *store.Store, key store.Key) *Image {
+	e, err := st.Lookup(hintStage, key)
+	if err != nil || e == nil {
+		return nil
+	}
+	var h hint
+	raw, err := os.ReadFile(filepath.Join(e.Dir, hintFile))
+	if err != nil || json.Unmarshal(raw, &h) != nil {
+		return nil
+	}
+	for path, was := range h.Inputs {
+		if stamp(path) != was {
+			_ = st.Drop(hintStage, key)
+			return nil
+		}
+	}
+	img, err := st.Lookup(stage, h.Key)
+	if err != nil || img == nil {
+		return nil
+	}
+	return &Image{Path: filepath.Join(img.Dir, fileName), Key: h.Key, Entry: img}
+}
+
+// remember the host's files that an image is made of.
+func remember(ctx context.Context, st *store.Store, key, image store.Key, files map[string]string) error {
+	h := hint{Key: image, Inputs: map[string]string{}}
+	for _, path := range files {
+		h.Inputs[path] = stamp(path)
+	}
+	raw, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	_, err = st.Do(ctx, hintStage, key, func(_ context.Context, dir string, _ io.Writer) error {
+		return os.WriteFile(filepath.Join(dir, hintFile), raw, 0o644)
+	})
+	return err
+}
