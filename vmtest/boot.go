@@ -39,15 +39,6 @@ const (
 // panicEnd is in the last line of a kernel that panicked and stays.
 const panicEnd = "---[ end Kernel panic"
 
-// boot starts a machine and brings it to its first answered command.
-func (e *Engine) boot(ctx context.Context, k Kernel, t Test, dir string) (*machine, error) {
-	o, err := e.options(ctx, k, t)
-	if err != nil {
-		return nil, err
-	}
-	return e.start(ctx, k, o, dir)
-}
-
 // options are for the machine of a test, but for the accelerator.
 func (e *Engine) options(ctx context.Context, k Kernel, t Test) (o qemu.Options, err error) {
 	host, err := e.Host(ctx)
@@ -81,7 +72,8 @@ func (e *Engine) options(ctx context.Context, k Kernel, t Test) (o qemu.Options,
 	return o, nil
 }
 
-// start is boot for a machine of which only the accelerator is open.
+// start starts a machine, of which the accelerator may be open, and brings it to
+// its first answered command.
 func (e *Engine) start(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
 	var err error
 	if o.Accel, err = e.known(ctx); err == nil && o.Accel == "" {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/image"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
 )
@@ -42,6 +43,9 @@ type Engine struct {
 	// Memory of a guest in MiB; 0 is 256, and debugMemory for debug kernels.
 	Memory int
 
+	// Loaded has the tests of a kernel share a snapshot that has its modules
+	// already. It pays where there are several.
+	Loaded bool
 	// Keep stops a test at its first failure and saves its machine there;
 	// see At.
 	Keep bool
@@ -155,7 +159,7 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 	}
 	defer func() { _ = output.Close() }()
 
-	m, err := e.boot(ctx, k, t, dir)
+	m, err := e.machine(ctx, k, t, dir)
 	if err != nil {
 		return res, err
 	}
@@ -197,8 +201,11 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 
 // machine is a guest that has said hello.
 type machine struct {
-	vm           *qemu.VM
-	options      qemu.Options
+	vm      *qemu.VM
+	options qemu.Options
+	loaded  bool // it has its kernel's modules
+	// probed is the state in which it was saved.
+	probed       *wire.Probe
 	client       *agent.Client
 	console      *capped
 	accel        qemu.Accel

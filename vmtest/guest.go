@@ -49,9 +49,44 @@ func (e *Engine) Guest(ctx context.Context, k Kernel, o GuestOptions, dir string
 	if qo.Accel, err = e.known(ctx); err != nil {
 		return nil, err
 	}
-	if qo.Accel == "" || e.Store == nil || e.Boot {
+	if !e.saves(qo) {
 		return e.guestFrom(ctx, k, o, dir, func() (*machine, error) { return e.start(ctx, k, qo, dir) })
 	}
+	m, err := e.prepared(ctx, k, qo, o, dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Guest{m, k}, nil
+}
+
+// machine is a test's: one that has its kernel's modules, if tests share that.
+func (e *Engine) machine(ctx context.Context, k Kernel, t Test, dir string) (*machine, error) {
+	o, err := e.options(ctx, k, t)
+	if err != nil {
+		return nil, err
+	}
+	if o.Accel, err = e.known(ctx); err != nil {
+		return nil, err
+	}
+	if !e.Loaded || !e.saves(o) {
+		return e.start(ctx, k, o, dir)
+	}
+	m, err := e.prepared(ctx, k, o, GuestOptions{}, dir)
+	if err == nil {
+		m.loaded = true
+	}
+	return m, err
+}
+
+// saves says whether machines like that are saved and restored.
+func (e *Engine) saves(o qemu.Options) bool {
+	// A clock that counts instructions begins with the first.
+	return o.Accel != "" && e.Store != nil && !e.Boot && o.ICount == 0
+}
+
+// prepared is a machine with the kernel's modules and o's files, whose setup has
+// run, from a snapshot.
+func (e *Engine) prepared(ctx context.Context, k Kernel, qo qemu.Options, o GuestOptions, dir string) (*machine, error) {
 	base, err := e.base(ctx, k, qo, dir)
 	if err != nil {
 		return nil, err
@@ -80,11 +115,7 @@ func (e *Engine) Guest(ctx context.Context, k Kernel, o GuestOptions, dir string
 	if err != nil {
 		return nil, err
 	}
-	m, err := e.restoreFrom(ctx, k, qo, entry.Dir, dir)
-	if err != nil {
-		return nil, err
-	}
-	return &Guest{m, k}, nil
+	return e.restoreFrom(ctx, k, qo, entry.Dir, dir)
 }
 
 // setupKey is over all that the setup of a machine depends on.

@@ -79,8 +79,10 @@ func (r *run) do(ctx context.Context) error {
 	pctx, cancel := r.wait(ctx, answerWait)
 	defer cancel()
 	var err error
-	if r.before, err = r.m.client.Probe(pctx); err != nil {
-		return r.broken(err)
+	if r.before = r.m.probed; r.before == nil {
+		if r.before, err = r.m.client.Probe(pctx); err != nil {
+			return r.broken(err)
+		}
 	}
 	if err := r.m.client.Mark(pctx, "nftvm: test begins: "+r.t.Name); err != nil {
 		return r.broken(err)
@@ -193,9 +195,16 @@ func (r *run) deliver(ctx context.Context) error {
 	if err != nil {
 		return &InfraError{Kind: KindIO, Err: err}
 	}
+	files := r.files
+	if r.m.loaded {
+		files = r.t.Files
+	}
+	if len(files) == 0 {
+		return nil
+	}
 	pctx, cancel := r.wait(ctx, putWait)
 	defer cancel()
-	_, err = r.m.client.Put(pctx, r.files)
+	_, err = r.m.client.Put(pctx, files)
 	return err
 }
 

@@ -5,6 +5,7 @@ package vmtest
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,8 @@ const snapshotStage = "snapshot"
 const (
 	ramFile   = "ram"
 	stateFile = "state"
+	// probeFile is what the machine was like when it was saved.
+	probeFile = "probe.json"
 )
 
 const (
@@ -42,8 +45,7 @@ const entropyBytes = 64
 // ready gives a machine that has answered its first command: a copy of the one
 // that was saved, or a boot where none can be.
 func (e *Engine) ready(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
-	// A clock that counts instructions begins with the first.
-	if e.Store == nil || e.Boot || o.ICount != 0 {
+	if !e.saves(o) {
 		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	}
 	entry, err := e.base(ctx, k, o, dir)
@@ -88,7 +90,7 @@ func (e *Engine) snapshot(ctx context.Context, key store.Key, fn store.MakeFunc)
 
 // snapshotKey is over all that a machine's state depends on.
 func (e *Engine) snapshotKey(o qemu.Options) (store.Key, error) {
-	k := store.NewKey(snapshotStage).Str("format", "2").
+	k := store.NewKey(snapshotStage).Str("format", "3").
 		Str("qemu", o.Host.Binary+" "+o.Host.Version).Str("cpu", o.Host.CPU).Str("machine", o.Machine())
 	for _, path := range []string{o.Kernel, o.Initrd} {
 		sum, err := e.fileSum(path)
@@ -133,12 +135,22 @@ func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, m *machine,
 	defer m.close()
 	sctx, cancel := context.WithTimeout(ctx, saveWait*time.Duration(scale(o.Accel, k.Flavor)))
 	defer cancel()
+	probe, err := m.client.Probe(sctx)
+	if err != nil {
+		return m.fault(err)
+	}
+	state, err := json.Marshal(probe)
+	if err != nil {
+		return &InfraError{Kind: KindIO, Err: err}
+	}
 	text := m.console.Text()
 	if err := m.vm.Save(sctx, filepath.Join(tmp, stateFile)); err != nil {
 		return m.fault(err)
 	}
-	if err := os.WriteFile(filepath.Join(tmp, ConsoleFile), []byte(text), 0o644); err != nil {
-		return &InfraError{Kind: KindIO, Err: err}
+	for name, content := range map[string][]byte{ConsoleFile: []byte(text), probeFile: state} {
+		if err := os.WriteFile(filepath.Join(tmp, name), content, 0o644); err != nil {
+			return &InfraError{Kind: KindIO, Err: err}
+		}
 	}
 	return nil
 }
@@ -146,7 +158,20 @@ func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, m *machine,
 // restoreFrom makes a machine of a snapshot.
 func (e *Engine) restoreFrom(ctx context.Context, k Kernel, o qemu.Options, from, dir string) (*machine, error) {
 	o.RAM, o.State = filepath.Join(from, ramFile), filepath.Join(from, stateFile)
-	return e.restore(ctx, k, o, from, dir)
+	m, err := e.restore(ctx, k, o, from, dir)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(from, probeFile))
+	if err == nil {
+		err = json.Unmarshal(raw, &m.probed)
+	}
+	if err != nil {
+		m.close()
+		_ = m.console.Close()
+		return nil, &InfraError{Kind: KindIO, Err: err}
+	}
+	return m, nil
 }
 
 // restore makes a machine of the files in o, which have said what is in from's

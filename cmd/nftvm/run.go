@@ -133,7 +133,7 @@ func (s *setup) matrix(out string) *matrix.Run {
 	return &matrix.Run{
 		Store:     s.store,
 		Builder:   s.builder(s.store),
-		Engine:    &vmtest.Engine{Store: s.store, Accel: s.flags.accel, Keep: s.flags.keep},
+		Engine:    &vmtest.Engine{Store: s.store, Accel: s.flags.accel, Keep: s.flags.keep, Loaded: true},
 		Trees:     s.trees,
 		Flavors:   s.flags.flavors,
 		Tests:     s.specs,

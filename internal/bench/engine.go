@@ -108,7 +108,7 @@ func (b *Bench) clone(ctx context.Context) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &vmtest.Engine{Store: b.Store}
+	e := &vmtest.Engine{Store: b.Store, Loaded: true}
 	var alone float64
 	var all []*vmtest.Guest
 	defer func() {
@@ -170,7 +170,7 @@ func (b *Bench) tests(ctx context.Context) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &vmtest.Engine{Store: b.Store}
+	e := &vmtest.Engine{Store: b.Store, Loaded: true}
 	if _, err := b.one(ctx, e, k, "tests/first"); err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (b *Bench) left(ctx context.Context) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &vmtest.Engine{Store: b.Store}
+	e := &vmtest.Engine{Store: b.Store, Loaded: true}
 	// The first ones fill caches.
 	const warm = 10
 	var before, after footprint
