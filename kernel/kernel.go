@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -115,6 +116,8 @@ type Built struct {
 	// Compiled is how many objects the build compiled when it was made.
 	Compiled int
 	Stages   []Stage
+
+	objects string
 }
 
 // Supported returns those of the trees that the series is meant for. A tree of
@@ -153,6 +156,7 @@ type run struct {
 // got; an error that is a stage's is a *store.StageError.
 func (b *Builder) Build(ctx context.Context, t tree.Tree, flavor string) (*Built, error) {
 	r := &run{Builder: b, tree: t, flavor: flavor, built: &Built{Tree: t.Name, Flavor: flavor}}
+	r.built.objects = b.Store.SlotDir(t.Name+"-"+r.slotFlavor(), objects)
 	return r.built, r.all(ctx)
 }
 
@@ -294,11 +298,7 @@ func (r *run) patch(ctx context.Context, s *series.Series) (*store.Entry, error)
 // inSlot runs fn with the patched source and a make for the named object
 // directory of the slot.
 func (r *run) inSlot(ctx context.Context, obj string, log io.Writer, fn func(ctx context.Context, m *kmake.Make) error) error {
-	flavor := r.flavor
-	if r.Slot != "" {
-		flavor += "-" + r.Slot
-	}
-	wt, err := worktree.Open(ctx, r.Store, r.tree.Name, flavor)
+	wt, err := worktree.Open(ctx, r.Store, r.tree.Name, r.slotFlavor())
 	if err != nil {
 		return err
 	}
@@ -334,6 +334,31 @@ func (r *run) config(ctx context.Context, requests []kconfig.Request) (*store.En
 	})
 }
 
+// slotFlavor is the flavor, and whose work trees they are.
+func (r *run) slotFlavor() string {
+	if r.Slot != "" {
+		return r.flavor + "-" + r.Slot
+	}
+	return r.flavor
+}
+
+const (
+	// objects is the directory of object files in a slot.
+	objects = "obj"
+	// builtMark in it names the build that they are from.
+	builtMark = ".nftvm-build"
+)
+
+// Objects is the directory with the object files that the kernel was linked of,
+// "" when another build has taken their place.
+func (b *Built) Objects() string {
+	key, err := os.ReadFile(filepath.Join(b.objects, builtMark))
+	if err != nil || string(key) != string(b.Key) {
+		return ""
+	}
+	return b.objects
+}
+
 func (r *run) image(ctx context.Context, config *store.Entry) (*store.Entry, error) {
 	path := filepath.Join(config.Dir, kconfig.ConfigFile)
 	k := store.NewKey(kbuild.Stage).Str("format", "2").
@@ -342,9 +367,17 @@ func (r *run) image(ctx context.Context, config *store.Entry) (*store.Entry, err
 	if err := k.File("config", path); err != nil {
 		return nil, err
 	}
-	return r.Store.Do(ctx, kbuild.Stage, k.Key(), func(ctx context.Context, dir string, log io.Writer) error {
-		return r.inSlot(ctx, "obj", log, func(ctx context.Context, m *kmake.Make) error {
-			return kbuild.Build(ctx, m, path, dir)
+	key := k.Key()
+	return r.Store.Do(ctx, kbuild.Stage, key, func(ctx context.Context, dir string, log io.Writer) error {
+		return r.inSlot(ctx, objects, log, func(ctx context.Context, m *kmake.Make) error {
+			mark := filepath.Join(m.Obj, builtMark)
+			if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err := kbuild.Build(ctx, m, path, dir); err != nil {
+				return err
+			}
+			return os.WriteFile(mark, []byte(key), 0o644)
 		})
 	})
 }

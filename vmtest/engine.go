@@ -28,6 +28,7 @@ const (
 	// kernel's buffer, and its state before and after the test.
 	DmesgFile = "dmesg.log"
 	StateFile = "state.json"
+	TraceFile = "trace.log"
 )
 
 // Engine runs tests. It may run several at once. Do not copy it.

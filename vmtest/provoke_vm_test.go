@@ -124,5 +124,9 @@ func addToCorpus(t *testing.T, dir, kind string, res Result, console string) {
 		fmt.Fprintf(&b, "TITLE: %s%s\nKIND: %s\n", s.Title, fatal, s.Kind)
 	}
 	b.WriteString("\n" + text)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, kind+"-"+m[1]+".txt"), []byte(b.String()), 0o644))
+	name := kind + "-" + m[1]
+	if flavor := testKernel(t).Flavor; flavor != "plain" {
+		name += "-" + flavor
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, name+".txt"), []byte(b.String()), 0o644))
 }

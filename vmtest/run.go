@@ -484,6 +484,9 @@ func (r *run) judge() {
 	}
 }
 
+// traceLines bounds the trace: what comes much later is not about the complaint.
+const traceLines = 2000
+
 // evidence leaves in dir what helps to understand a failure. A machine that does
 // not answer any more leaves what it said before.
 func (r *run) evidence(ctx context.Context, dir string) error {
@@ -498,6 +501,14 @@ func (r *run) evidence(ctx context.Context, dir string) error {
 		}
 		if p, err := r.m.client.Probe(ectx); err == nil && r.after == nil {
 			r.after = p
+		}
+	}
+	if len(r.res.Splats) > 0 {
+		lines := strings.Split(r.m.console.Text(), "\n")
+		lines = lines[min(max(r.res.Splats[0].Line-1, 0), len(lines)):]
+		r.res.Trace = filepath.Join(dir, TraceFile)
+		if err := os.WriteFile(r.res.Trace, []byte(strings.Join(lines[:min(len(lines), traceLines)], "\n")), 0o644); err != nil {
+			return err
 		}
 	}
 	raw, err := json.MarshalIndent(struct {

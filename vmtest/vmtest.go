@@ -115,6 +115,9 @@ type Result struct {
 	// Taint are the letters that came up during the test.
 	Taint  []string `json:"taint"`
 	Ledger Ledger   `json:"ledger"`
+	// Trace is the path of what the console showed from the first complaint
+	// on, for who can say more of it; "" if there was none.
+	Trace string `json:"trace,omitempty"`
 	// Kept is true when the machine was saved where the test failed.
 	Kept bool `json:"kept,omitempty"`
 	// Left is what the test left behind.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,6 +82,12 @@ func TestFixtureVerdicts(t *testing.T) {
 			if tt.splat != "" {
 				require.NotEmpty(t, got.Splats)
 				require.Contains(t, got.Splats[0].Title, tt.splat)
+				trace, err := os.ReadFile(filepath.Join(filepath.Dir(got.Log), vmtest.TraceFile))
+				require.NoError(t, err)
+				require.Contains(t, string(trace), "dummy_init_module+0x")
+				if built := slices.IndexFunc(cell.Stages, func(s report.Stage) bool { return s.Name == "build" }); !cell.Stages[built].Cached {
+					require.Regexp(t, `dummy_init_module\+0x\S+ \[dummy\S*\] \(drivers/net/dummy\.c:\d+\)`, string(trace))
+				}
 			}
 			if tt.verdict == report.Pass {
 				require.Equal(t, report.Pass, cell.Verdict)

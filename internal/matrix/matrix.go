@@ -20,6 +20,7 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/srcline"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
@@ -352,6 +353,11 @@ func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir str
 	if res.Verdict == report.Pass && spec.Partly != "" {
 		res.Reason = strings.TrimPrefix(res.Reason+"; "+spec.Partly, "; ")
 	}
+	if got.Trace != "" && built.Objects() != "" {
+		if terr := withLines(ctx, built.Objects(), got.Trace); terr != nil {
+			r.Progress.Line("%s: no source lines: %v", spec.Name, terr)
+		}
+	}
 	if got.Kept {
 		res.Reason += "; its machine was kept: nftvm shell --at " + dir
 	}
@@ -366,6 +372,19 @@ func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir str
 	res.Taint = append(res.Taint, got.Taint...)
 	res.Ledger = report.Ledger(got.Ledger)
 	return res, got.Accel, err
+}
+
+// withLines writes into a trace what lines of the source it is about.
+func withLines(ctx context.Context, objects, path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	lined, err := srcline.Annotate(ctx, objects, string(text))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(lined), 0o644)
 }
 
 // GuestKernel is what the guest side needs to know of a built kernel.

@@ -123,12 +123,26 @@ func TestClosedChannel(t *testing.T) {
 
 // FuzzClient lets a guest say anything: no wait hangs, nothing panics.
 func FuzzClient(f *testing.F) {
-	whole, _ := (&wire.Frame{Type: wire.TypeReply, ID: 1, Payload: []byte(`{"probe":{}}`)}).Append(nil)
-	f.Add(whole)
-	f.Add([]byte("garbage"))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add([]byte("garbage"), false)
+	for _, seed := range []*wire.Frame{
+		{Type: wire.TypeHello, Payload: []byte(`{"version":2}`)},
+		{Type: wire.TypeReply, ID: 1, Payload: []byte(`{"probe":{}}`)},
+		{Type: wire.TypeReply, ID: joinedIDs + 1, Payload: []byte(`{"error":"no"}`)},
+		{Type: wire.TypeData, ID: 1, Payload: []byte("more than was allowed")},
+		{Type: wire.TypePing, ID: 1},
+		{Type: wire.TypeTaken, ID: 1},
+	} {
+		whole, _ := seed.Append(nil)
+		f.Add(whole, false)
+		f.Add(append([]byte("the rest of a frame"), whole...), true)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, join bool) {
 		ours, theirs := net.Pipe()
-		c := NewClient(ours)
+		client := NewClient
+		if join {
+			client = Join
+		}
+		c := client(ours)
 		defer c.Close()
 		go func() {
 			_, _ = wire.Read(theirs)
@@ -137,8 +151,12 @@ func FuzzClient(f *testing.F) {
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		if _, err := c.Probe(ctx); ctx.Err() != nil {
+		p, err := c.Probe(ctx)
+		if ctx.Err() != nil {
 			t.Fatalf("still waiting: %v", err)
+		}
+		if err == nil && p == nil {
+			t.Fatal("neither a probe nor an error")
 		}
 	})
 }
