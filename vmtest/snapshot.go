@@ -39,6 +39,13 @@ const (
 	restoreWait = 5 * time.Second
 )
 
+const (
+	// snapshotsMost is what they may take in the store, in bytes.
+	snapshotsMost = 12 << 30
+	// snapshotsKeep is how long one stays that may be in use.
+	snapshotsKeep = time.Hour
+)
+
 // entropyBytes is what the kernel's random numbers are seeded with.
 const entropyBytes = 64
 
@@ -78,7 +85,13 @@ func (e *Engine) snapshot(ctx context.Context, key store.Key, fn store.MakeFunc)
 	entry, err := e.Store.Do(ctx, snapshotStage, key, fn)
 	var se *store.StageError
 	switch {
+	case err == nil && entry.Cached:
+		return entry, nil
 	case err == nil:
+		// They are large, and a bisection makes many.
+		if err := e.Store.Trim(snapshotStage, snapshotsMost, snapshotsKeep); err != nil {
+			return nil, &InfraError{Kind: KindIO, Err: err}
+		}
 		return entry, nil
 	case errors.As(err, &se):
 		return nil, se.Err
@@ -92,15 +105,40 @@ func (e *Engine) snapshot(ctx context.Context, key store.Key, fn store.MakeFunc)
 func (e *Engine) snapshotKey(o qemu.Options) (store.Key, error) {
 	k := store.NewKey(snapshotStage).Str("format", "3").
 		Str("qemu", o.Host.Binary+" "+o.Host.Version).Str("cpu", o.Host.CPU).Str("machine", o.Machine())
-	for _, path := range []string{o.Kernel, o.Initrd} {
-		sum, err := e.fileSum(path)
-		if err != nil {
-			return "", err
-		}
-		k.Str("file", sum)
+	// A build with other modules has another name, and the same kernel.
+	kernel, err := e.content(o.Kernel)
+	if err != nil {
+		return "", err
 	}
-	return k.Key(), nil
+	initrd, err := e.fileSum(o.Initrd)
+	if err != nil {
+		return "", err
+	}
+	return k.Str("file", kernel).Str("file", initrd).Key(), nil
 }
+
+// content is the sum of a file that is asked for by every command.
+func (e *Engine) content(path string) (string, error) {
+	if !e.Store.Names(path) {
+		return e.fileSum(path)
+	}
+	key := store.NewKey(sumStage).Str("path", path).Key()
+	entry, err := e.Store.Do(context.Background(), sumStage, key, func(_ context.Context, dir string, _ io.Writer) error {
+		sum, err := store.FileSum(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, sumStage), []byte(sum), 0o644)
+	})
+	if err != nil {
+		return "", err
+	}
+	sum, err := os.ReadFile(filepath.Join(entry.Dir, sumStage))
+	return string(sum), err
+}
+
+// sumStage keeps the sums of files in other entries.
+const sumStage = "sum"
 
 // fileSum tells files apart by content. The store's are named by what they are
 // made of, and the sums of others are remembered.

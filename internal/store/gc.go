@@ -32,18 +32,11 @@ func (s *Store) List() ([]Item, error) {
 		return nil, err
 	}
 	for _, st := range stages {
-		keys, err := os.ReadDir(filepath.Join(s.dir, objectsDir, st.Name()))
+		more, err := s.entries(st.Name())
 		if err != nil {
 			return nil, err
 		}
-		for _, k := range keys {
-			dir := filepath.Join(s.dir, objectsDir, st.Name(), k.Name())
-			it := Item{Stage: st.Name(), Name: k.Name(), Bytes: diskUse(dir)}
-			if fi, err := os.Stat(filepath.Join(dir, metaFile)); err == nil {
-				it.Used = fi.ModTime()
-			}
-			items = append(items, it)
-		}
+		items = append(items, more...)
 	}
 	slots, err := os.ReadDir(filepath.Join(s.dir, slotsDir))
 	if err != nil {
@@ -59,7 +52,29 @@ func (s *Store) List() ([]Item, error) {
 		}
 		items = append(items, it)
 	}
+	byUse(items)
+	return items, nil
+}
+
+func byUse(items []Item) {
 	sort.Slice(items, func(i, j int) bool { return items[i].Used.Before(items[j].Used) })
+}
+
+// entries names those of a stage.
+func (s *Store) entries(stage string) ([]Item, error) {
+	keys, err := os.ReadDir(filepath.Join(s.dir, objectsDir, stage))
+	if err != nil {
+		return nil, err
+	}
+	var items []Item
+	for _, k := range keys {
+		dir := filepath.Join(s.dir, objectsDir, stage, k.Name())
+		it := Item{Stage: stage, Name: k.Name(), Bytes: diskUse(dir)}
+		if fi, err := os.Stat(filepath.Join(dir, metaFile)); err == nil {
+			it.Used = fi.ModTime()
+		}
+		items = append(items, it)
+	}
 	return items, nil
 }
 
@@ -92,6 +107,31 @@ func (s *Store) GC(ctx context.Context, keep time.Duration) ([]Item, error) {
 		}
 	}
 	return gone, nil
+}
+
+// Trim removes the entries of a stage that were not used for longest, until the
+// rest takes no more than most bytes. What was used within keep stays.
+func (s *Store) Trim(stage string, most int64, keep time.Duration) error {
+	items, err := s.entries(stage)
+	if err != nil {
+		return err
+	}
+	byUse(items)
+	var sum int64
+	for _, it := range items {
+		sum += it.Bytes
+	}
+	limit := time.Now().Add(-keep)
+	for _, it := range items {
+		if sum <= most || it.Used.After(limit) {
+			break
+		}
+		if _, err := s.remove(it); err != nil {
+			return err
+		}
+		sum -= it.Bytes
+	}
+	return nil
 }
 
 // Drop removes an entry that nobody will want again. One that is being made

@@ -354,3 +354,35 @@ func TestKeyDir(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), []byte("2"), 0o755))
 	require.NotEqual(t, link, key())
 }
+
+func TestTrim(t *testing.T) {
+	s := open(t)
+	big := func(_ context.Context, dir string, _ io.Writer) error {
+		return os.WriteFile(filepath.Join(dir, "big"), make([]byte, 1<<20), 0o644)
+	}
+	var all []*Entry
+	for i, age := range []time.Duration{3 * time.Hour, 5 * time.Hour, 4 * time.Hour, 0} {
+		e, err := s.Do(t.Context(), "snapshot", testKey(fmt.Sprint(i)), big)
+		require.NoError(t, err)
+		past := time.Now().Add(-age)
+		require.NoError(t, os.Chtimes(filepath.Join(e.Dir, metaFile), past, past))
+		all = append(all, e)
+	}
+	other, err := s.Do(t.Context(), "build", testKey("k"), big)
+	require.NoError(t, err)
+	here := func() (n []int) {
+		for i, e := range all {
+			if _, err := os.Stat(e.Dir); err == nil {
+				n = append(n, i)
+			}
+		}
+		return n
+	}
+	require.NoError(t, s.Trim("snapshot", 10<<20, time.Hour))
+	require.Equal(t, []int{0, 1, 2, 3}, here())
+	require.NoError(t, s.Trim("snapshot", 5<<19, time.Hour))
+	require.Equal(t, []int{0, 3}, here(), "those that were not used for longest go")
+	require.NoError(t, s.Trim("snapshot", 0, time.Hour))
+	require.Equal(t, []int{3}, here(), "what was just used stays")
+	require.DirExists(t, other.Dir)
+}
