@@ -117,7 +117,12 @@ func (e *Engine) prove(ctx context.Context, k Kernel, o qemu.Options, dir string
 	o.Accel = qemu.KVM
 	m, err := e.bootOnce(ctx, k, o, dir, proofWait*time.Duration(scale(o.Accel, k.Flavor)))
 	if err == nil {
-		return m, e.rememberAccel(ctx, o.Host, qemu.KVM)
+		if err := e.rememberAccel(ctx, o.Host, qemu.KVM); err != nil {
+			m.close()
+			_ = m.console.Close()
+			return nil, err
+		}
+		return m, nil
 	}
 	if ctx.Err() != nil {
 		return nil, err
@@ -185,16 +190,26 @@ func (e *Engine) bootOnce(ctx context.Context, k Kernel, o qemu.Options, dir str
 		return nil, err
 	}
 	hello, err := m.hello(ctx, wait)
-	if err == nil && k.Release != "" && hello.Release != k.Release {
-		m.close()
-		return nil, &InfraError{Kind: KindStart, Err: fmt.Errorf("booted kernel %s, expected %s: %s is stale", hello.Release, k.Release, o.Kernel)}
-	}
 	if err == nil {
+		m.release = hello.Release
+		if err := m.fits(k, o); err != nil {
+			return nil, err
+		}
 		if err = m.bootLog(ctx); err == nil {
 			return m, nil
 		}
 	}
 	return nil, e.bootFailed(ctx, m, o, err, wait)
+}
+
+// fits ends a machine that runs another kernel than it should.
+func (m *machine) fits(k Kernel, o qemu.Options) error {
+	if k.Release == "" || m.release == k.Release {
+		return nil
+	}
+	m.close()
+	_ = m.console.Close()
+	return &InfraError{Kind: KindStart, Err: fmt.Errorf("booted kernel %s, expected %s: %s is stale", m.release, k.Release, o.Kernel)}
 }
 
 // open starts QEMU, its console into dir behind what is there from the boot.
@@ -214,6 +229,7 @@ func (e *Engine) open(ctx context.Context, o qemu.Options, dir string, boot []by
 	m := &machine{vm: vm, client: client(vm.Agent), console: console, accel: o.Accel, options: o}
 	if err := os.WriteFile(filepath.Join(dir, CmdlineFile), []byte(vm.Cmdline()+"\n"), 0o644); err != nil {
 		m.close()
+		_ = console.Close()
 		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
 	return m, nil

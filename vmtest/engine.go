@@ -58,6 +58,7 @@ type Engine struct {
 	kargs []string
 
 	mu      sync.Mutex
+	unfit   map[store.Key]bool // snapshots that cannot be made
 	host    *qemu.Host
 	sums    map[string]string // of files, by path, size and time
 	proving sync.Mutex        // held by the one boot that finds out about KVM
@@ -183,15 +184,17 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 		return res, err
 	}
 	if res.Verdict != Pass && res.Verdict != Skip {
+		// The verdict stands without.
 		if err := r.evidence(ctx, dir); err != nil {
-			return res, &InfraError{Kind: KindIO, Err: err}
+			res.Reason += fmt.Sprintf("; what else there was to see is not written: %v", err)
 		}
 	}
 	if e.Keep && m.alive() && slices.Contains([]Verdict{Fail, Leak, Timeout}, res.Verdict) {
 		if err := e.keep(ctx, m, k, t, dir); err != nil {
-			return res, err
+			res.Reason += fmt.Sprintf("; its machine could not be kept: %v", err)
+		} else {
+			res.Kept = true
 		}
-		res.Kept = true
 	}
 	m.close()
 	if err := errors.Join(output.Close(), m.console.Close()); err != nil {
@@ -205,6 +208,7 @@ type machine struct {
 	vm      *qemu.VM
 	options qemu.Options
 	loaded  bool // it has its kernel's modules
+	release string
 	// probed is the state in which it was saved.
 	probed       *wire.Probe
 	client       *agent.Client

@@ -53,6 +53,9 @@ func (e *Engine) Guest(ctx context.Context, k Kernel, o GuestOptions, dir string
 		return e.guestFrom(ctx, k, o, dir, func() (*machine, error) { return e.start(ctx, k, qo, dir) })
 	}
 	m, err := e.prepared(ctx, k, qo, o, dir)
+	if errors.Is(err, errUnfit) {
+		return e.guestFrom(ctx, k, o, dir, func() (*machine, error) { return e.start(ctx, k, qo, dir) })
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,10 +75,14 @@ func (e *Engine) machine(ctx context.Context, k Kernel, t Test, dir string) (*ma
 		return e.start(ctx, k, o, dir)
 	}
 	m, err := e.prepared(ctx, k, o, GuestOptions{}, dir)
-	if err == nil {
-		m.loaded = true
+	if errors.Is(err, errUnfit) {
+		return e.start(ctx, k, o, dir)
 	}
-	return m, err
+	if err != nil {
+		return nil, err
+	}
+	m.loaded = true
+	return m, nil
 }
 
 // saves says whether machines like that are saved and restored.
@@ -99,7 +106,7 @@ func (e *Engine) prepared(ctx context.Context, k Kernel, qo qemu.Options, o Gues
 	if err != nil {
 		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
-	entry, err := e.snapshot(ctx, key, func(ctx context.Context, tmp string, log io.Writer) error {
+	entry, err := e.make(ctx, key, func(ctx context.Context, tmp string, log io.Writer) error {
 		fmt.Fprintf(log, "%s with %d files, setup %q\n", k.Release, len(files), o.Setup)
 		so := qo
 		so.RAM, so.State, so.Shared = filepath.Join(tmp, ramFile), filepath.Join(base.Dir, stateFile), true
@@ -110,12 +117,13 @@ func (e *Engine) prepared(ctx context.Context, k Kernel, qo qemu.Options, o Gues
 		if err != nil {
 			return err
 		}
+		g.m.release = k.Release
 		return e.save(ctx, k, so, g.m, tmp)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return e.restoreFrom(ctx, k, qo, entry.Dir, dir)
+	return e.restoreFrom(ctx, k, qo, entry, dir)
 }
 
 // setupKey is over all that the setup of a machine depends on.
@@ -154,8 +162,9 @@ func (g *Guest) prepare(ctx context.Context, o GuestOptions, dir string) error {
 	}
 	pctx, cancel := context.WithTimeout(ctx, putWait*slow)
 	defer cancel()
+	const what = "the kernel stopped while it was set up"
 	if _, err := g.m.client.Put(pctx, files); err != nil {
-		return g.m.fault(err)
+		return g.m.died(err, what)
 	}
 	if o.Setup == "" {
 		return nil
@@ -169,7 +178,7 @@ func (g *Guest) prepare(ctx context.Context, o GuestOptions, dir string) error {
 	defer cancel()
 	reply, err := g.m.client.Run(sctx, &agent.Command{Argv: []string{"bash", o.Setup}, Output: out, Limit: outputCap})
 	if err != nil {
-		return g.m.fault(err)
+		return g.m.died(err, what)
 	}
 	if reply.Exit != 0 || reply.Signal != 0 {
 		return store.KernelFault(fmt.Errorf("the guest's setup, %s, failed (exit code %d, signal %d)%s",

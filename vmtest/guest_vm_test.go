@@ -4,14 +4,17 @@ package vmtest
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
 )
@@ -160,4 +163,68 @@ sleep 1000
 		require.NotEmpty(t, sh(t, g, "grep -al sleep.1000 /proc/[0-9]*/cmdline"))
 		g.Close()
 	}
+}
+
+// TestGuestOutputThatNobodyReadsYet has a reader that is slower than a straggler
+// may be: it gets all of it.
+func TestGuestOutputThatNobodyReadsYet(t *testing.T) {
+	k := testKernel(t)
+	g, err := engine(t).Guest(t.Context(), k, GuestOptions{}, t.TempDir())
+	require.NoError(t, err)
+	defer g.Close()
+	r, w := io.Pipe()
+	got := make(chan int64, 1)
+	go func() {
+		time.Sleep(3 * time.Second) // as a pager does
+		n, _ := io.Copy(io.Discard, r)
+		got <- n
+	}()
+	const size = 2 << 20
+	reply, err := g.Run(t.Context(), &agent.Command{Argv: []string{"head", "-c", fmt.Sprint(size), "/dev/zero"}, Output: w, Limit: 2 * size})
+	require.NoError(t, err)
+	require.Zero(t, reply.Exit)
+	require.NoError(t, w.Close())
+	require.Equal(t, int64(size), <-got)
+}
+
+// TestUnfitIsNotCopied has a machine whose kernel complained: nobody gets a copy
+// of it, and each finds the complaint once.
+func TestUnfitIsNotCopied(t *testing.T) {
+	k := testKernel(t)
+	e := engine(t)
+	o := setUp(t, `echo "<4>WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 some_func+0x1/0x2 [mod]" > /dev/kmsg`)
+	for range 2 {
+		dir := t.TempDir()
+		g, err := e.Guest(t.Context(), k, o, dir)
+		require.NoError(t, err)
+		g.Close()
+		console, err := os.ReadFile(filepath.Join(dir, ConsoleFile))
+		require.NoError(t, err)
+		require.Equal(t, 1, strings.Count(string(console), "some_func+0x1/0x2"))
+	}
+	require.Len(t, e.unfit, 1)
+}
+
+// TestGuestDiesOfItsSetup is the kernel's fault, not the harness's.
+func TestGuestDiesOfItsSetup(t *testing.T) {
+	k := testKernel(t)
+	_, err := engine(t).Guest(t.Context(), k, setUp(t, "echo c > /proc/sysrq-trigger; sleep 100"), t.TempDir())
+	require.ErrorContains(t, err, "sysrq triggered crash")
+	require.Equal(t, store.Kernel, store.FaultOf(err))
+}
+
+// TestBrokenSnapshotIsMadeAnew has one whose state was cut off on the disk.
+func TestBrokenSnapshotIsMadeAnew(t *testing.T) {
+	k := testKernel(t)
+	o := setUp(t, "true # "+t.TempDir())
+	e := engine(t)
+	g, err := e.Guest(t.Context(), k, o, t.TempDir())
+	require.NoError(t, err)
+	state := g.m.options.State
+	g.Close()
+	require.NoError(t, os.Truncate(state, 100))
+	g, err = e.Guest(t.Context(), k, o, t.TempDir())
+	require.NoError(t, err)
+	g.Close()
+	require.NoFileExists(t, state)
 }

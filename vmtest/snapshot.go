@@ -17,7 +17,9 @@ import (
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/splat"
 )
 
 // A snapshot is a kernel that has booted and answered a first command, and has
@@ -55,20 +57,57 @@ func (e *Engine) ready(ctx context.Context, k Kernel, o qemu.Options, dir string
 	if !e.saves(o) {
 		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	}
+	m, err := e.copyOf(ctx, k, o, dir)
+	if errors.Is(err, errUnfit) {
+		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
+	}
+	return m, err
+}
+
+func (e *Engine) copyOf(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
 	entry, err := e.base(ctx, k, o, dir)
 	if err != nil {
 		return nil, err
 	}
-	return e.restoreFrom(ctx, k, o, entry.Dir, dir)
+	return e.restoreFrom(ctx, k, o, entry, dir)
+}
+
+// errUnfit is a machine that must not be copied: its kernel complained, or did
+// not get so far. What one boot does is no more than that, so each test has one
+// of its own then.
+var errUnfit = errors.New("not fit to be copied")
+
+func (e *Engine) isUnfit(key store.Key) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.unfit[key]
+}
+
+// make makes a snapshot, and remembers one that cannot be.
+func (e *Engine) make(ctx context.Context, key store.Key, fn store.MakeFunc) (*store.Entry, error) {
+	if e.isUnfit(key) {
+		return nil, errUnfit
+	}
+	entry, err := e.snapshot(ctx, key, fn)
+	var be *BootError
+	if errors.Is(err, errUnfit) || errors.As(err, &be) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.unfit == nil {
+			e.unfit = map[store.Key]bool{}
+		}
+		e.unfit[key] = true
+	}
+	return entry, err
 }
 
 // base is the snapshot of a kernel that has booted.
 func (e *Engine) base(ctx context.Context, k Kernel, o qemu.Options, dir string) (*store.Entry, error) {
-	key, err := e.snapshotKey(o)
+	key, err := e.snapshotKey(ctx, o)
 	if err != nil {
 		return nil, &InfraError{Kind: KindStart, Err: err}
 	}
-	return e.snapshot(ctx, key, func(ctx context.Context, tmp string, log io.Writer) error {
+	return e.make(ctx, key, func(ctx context.Context, tmp string, log io.Writer) error {
 		fmt.Fprintf(log, "booting %s %s\n", k.Release, o.Kernel)
 		so := o
 		so.RAM = filepath.Join(tmp, ramFile)
@@ -88,10 +127,9 @@ func (e *Engine) snapshot(ctx context.Context, key store.Key, fn store.MakeFunc)
 	case err == nil && entry.Cached:
 		return entry, nil
 	case err == nil:
-		// They are large, and a bisection makes many.
-		if err := e.Store.Trim(snapshotStage, snapshotsMost, snapshotsKeep); err != nil {
-			return nil, &InfraError{Kind: KindIO, Err: err}
-		}
+		// They are large, and a bisection makes many. What cannot be
+		// removed now is no fault of this test.
+		_ = e.Store.Trim(snapshotStage, snapshotsMost, snapshotsKeep)
 		return entry, nil
 	case errors.As(err, &se):
 		return nil, se.Err
@@ -102,11 +140,16 @@ func (e *Engine) snapshot(ctx context.Context, key store.Key, fn store.MakeFunc)
 }
 
 // snapshotKey is over all that a machine's state depends on.
-func (e *Engine) snapshotKey(o qemu.Options) (store.Key, error) {
-	k := store.NewKey(snapshotStage).Str("format", "3").
-		Str("qemu", o.Host.Binary+" "+o.Host.Version).Str("cpu", o.Host.CPU).Str("machine", o.Machine())
+func (e *Engine) snapshotKey(ctx context.Context, o qemu.Options) (store.Key, error) {
+	k := store.NewKey(snapshotStage).Str("format", "4").
+		Str("qemu", o.Host.Binary+" "+o.Host.Build).Str("cpu", o.Host.CPU).Str("machine", o.Machine()).
+		// Its memory is a file of who runs QEMU.
+		Str("user", o.Host.User())
+	if o.Accel == qemu.KVM {
+		k.Str("boot", o.Host.BootID) // the processor's microcode, the host's KVM
+	}
 	// A build with other modules has another name, and the same kernel.
-	kernel, err := e.content(o.Kernel)
+	kernel, err := e.content(ctx, o.Kernel)
 	if err != nil {
 		return "", err
 	}
@@ -118,12 +161,12 @@ func (e *Engine) snapshotKey(o qemu.Options) (store.Key, error) {
 }
 
 // content is the sum of a file that is asked for by every command.
-func (e *Engine) content(path string) (string, error) {
+func (e *Engine) content(ctx context.Context, path string) (string, error) {
 	if !e.Store.Names(path) {
 		return e.fileSum(path)
 	}
 	key := store.NewKey(sumStage).Str("path", path).Key()
-	entry, err := e.Store.Do(context.Background(), sumStage, key, func(_ context.Context, dir string, _ io.Writer) error {
+	entry, err := e.Store.Do(ctx, sumStage, key, func(_ context.Context, dir string, _ io.Writer) error {
 		sum, err := store.FileSum(path)
 		if err != nil {
 			return err
@@ -167,23 +210,34 @@ func (e *Engine) fileSum(path string) (string, error) {
 	return sum, nil
 }
 
+// saved is what probeFile has.
+type saved struct {
+	Release string
+	Probe   *wire.Probe
+}
+
 // save puts a machine into tmp, and ends it.
 func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, m *machine, tmp string) error {
 	defer func() { _ = m.console.Close() }()
 	defer m.close()
 	sctx, cancel := context.WithTimeout(ctx, saveWait*time.Duration(scale(o.Accel, k.Flavor)))
 	defer cancel()
+	const what = "the kernel stopped soon after init said hello"
 	probe, err := m.client.Probe(sctx)
 	if err != nil {
-		return m.fault(err)
+		return m.died(err, what)
 	}
-	state, err := json.Marshal(probe)
+	state, err := json.Marshal(saved{m.release, probe})
 	if err != nil {
 		return &InfraError{Kind: KindIO, Err: err}
 	}
-	text := m.console.Text()
 	if err := m.vm.Save(sctx, filepath.Join(tmp, stateFile)); err != nil {
-		return m.fault(err)
+		return m.died(err, what)
+	}
+	// Only now has it said all that it will.
+	text := m.console.Text()
+	if len(splat.Find(text)) > 0 || probe.Taint != 0 {
+		return errUnfit
 	}
 	for name, content := range map[string][]byte{ConsoleFile: []byte(text), probeFile: state} {
 		if err := os.WriteFile(filepath.Join(tmp, name), content, 0o644); err != nil {
@@ -194,20 +248,32 @@ func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, m *machine,
 }
 
 // restoreFrom makes a machine of a snapshot.
-func (e *Engine) restoreFrom(ctx context.Context, k Kernel, o qemu.Options, from, dir string) (*machine, error) {
-	o.RAM, o.State = filepath.Join(from, ramFile), filepath.Join(from, stateFile)
-	m, err := e.restore(ctx, k, o, from, dir)
+func (e *Engine) restoreFrom(ctx context.Context, k Kernel, o qemu.Options, from *store.Entry, dir string) (*machine, error) {
+	o.RAM, o.State = filepath.Join(from.Dir, ramFile), filepath.Join(from.Dir, stateFile)
+	m, err := e.restore(ctx, k, o, from.Dir, dir)
+	if errors.Is(err, qemu.ErrState) {
+		// Of another QEMU, or broken on the disk: nobody can use it.
+		if derr := e.Store.Drop(snapshotStage, from.Key); derr != nil {
+			return nil, &InfraError{Kind: KindIO, Err: derr}
+		}
+		return nil, errUnfit
+	}
 	if err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(filepath.Join(from, probeFile))
+	var was saved
+	raw, err := os.ReadFile(filepath.Join(from.Dir, probeFile))
 	if err == nil {
-		err = json.Unmarshal(raw, &m.probed)
+		err = json.Unmarshal(raw, &was)
 	}
 	if err != nil {
 		m.close()
 		_ = m.console.Close()
 		return nil, &InfraError{Kind: KindIO, Err: err}
+	}
+	m.release, m.probed = was.Release, was.Probe
+	if err := m.fits(k, o); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
@@ -248,10 +314,21 @@ func (e *Engine) wake(ctx context.Context, k Kernel, m *machine, from string) er
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	return m.died(fmt.Errorf("a machine restored from %s: %w", from, err), "the kernel stopped soon after it was restored")
+}
+
+// died says whose fault it is that a machine which had answered does not any
+// more.
+func (m *machine) died(err error, why string) error {
 	if errors.Is(err, agent.ErrClosed) {
 		m.settle()
 	}
-	return m.fault(fmt.Errorf("a machine restored from %s: %w", from, err))
+	if !m.alive() && m.vm.Exit().Kind == qemu.Reset {
+		if s := firstFatal(splat.Find(m.console.Text())); s != nil {
+			return store.KernelFault(&BootError{Why: why + ": " + s.Title, Console: m.console.f.Name(), Tail: m.console.Tail(tailLines)})
+		}
+	}
+	return m.fault(err)
 }
 
 // copySparse copies a file without its holes.

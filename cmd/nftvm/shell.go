@@ -222,6 +222,8 @@ func attach(ctx context.Context, g *vmtest.Guest, argv []string, interactive boo
 			cmd.Env = map[string]string{"BASH_ENV": lab.RC}
 		}
 	}
+	// Who reads our output may have had enough.
+	signal.Ignore(syscall.SIGPIPE)
 	proc, err := g.Start(ctx, cmd)
 	if err != nil {
 		return err
@@ -240,6 +242,8 @@ func attach(ctx context.Context, g *vmtest.Guest, argv []string, interactive boo
 	}
 	reply, err := g.Wait(ctx, proc)
 	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return exitCode(128 + int(syscall.SIGPIPE))
 	case err != nil:
 		return err
 	case reply.Signal != 0:

@@ -354,7 +354,7 @@ func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir str
 		res.Reason = strings.TrimPrefix(res.Reason+"; "+spec.Partly, "; ")
 	}
 	if got.Trace != "" && built.Objects() != "" {
-		if terr := withLines(ctx, built.Objects(), got.Trace); terr != nil {
+		if terr := withLines(ctx, built, got.Trace); terr != nil {
 			r.Progress.Line("%s: no source lines: %v", spec.Name, terr)
 		}
 	}
@@ -375,14 +375,17 @@ func (r *Run) guest(ctx context.Context, built *kernel.Built, spec Spec, dir str
 }
 
 // withLines writes into a trace what lines of the source it is about.
-func withLines(ctx context.Context, objects, path string) error {
+func withLines(ctx context.Context, built *kernel.Built, path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	lined, err := srcline.Annotate(ctx, objects, string(text))
+	lined, err := srcline.Annotate(ctx, built.Objects(), string(text))
 	if err != nil {
 		return err
+	}
+	if built.Objects() == "" {
+		return nil // another build has begun meanwhile
 	}
 	return os.WriteFile(path, []byte(lined), 0o644)
 }

@@ -126,7 +126,7 @@ func (s *Store) Trim(stage string, most int64, keep time.Duration) error {
 		if sum <= most || it.Used.After(limit) {
 			break
 		}
-		if _, err := s.remove(it); err != nil {
+		if _, err := s.remove(it); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		sum -= it.Bytes

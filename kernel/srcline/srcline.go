@@ -163,32 +163,32 @@ func (f *finder) line(ctx context.Context, p place) string {
 		return ""
 	}
 	f.lines[p] = ""
-	object := f.object(p)
-	if object == "" {
+	object, ok := f.object(p)
+	if !ok {
 		return ""
 	}
-	twin, ok := f.compiled[object]
+	twin, ok := f.compiled[object.object]
 	if !ok {
-		twin = f.compile(ctx, object)
-		f.compiled[object] = twin
+		twin = f.compile(ctx, object.object)
+		f.compiled[object.object] = twin
 	}
 	if twin != "" {
-		f.lines[p] = lineIn(ctx, twin, p)
+		f.lines[p] = lineIn(ctx, twin, p, object.size)
 	}
 	return f.lines[p]
 }
 
 // object is the one that p's function is in. Static functions of one name are
 // told apart by module and size; what is still open has no answer.
-func (f *finder) object(p place) string {
+func (f *finder) object(p place) (symbol, bool) {
 	found := slices.DeleteFunc(slices.Clone(f.index[p.fn]), func(s symbol) bool {
 		// The kernel counts the padding behind a function, too.
 		return p.size < s.size || p.size-s.size > 64 || (p.module != "") != f.modular(s.object, p.module)
 	})
-	if len(found) == 1 {
-		return found[0].object
+	if len(found) != 1 {
+		return symbol{}, false
 	}
-	return ""
+	return found[0], true
 }
 
 // modular says whether an object is part of a module: of that one, or if it has
@@ -237,7 +237,7 @@ func (f *finder) compile(ctx context.Context, object string) string {
 }
 
 // lineIn looks p up in an object with debug information.
-func lineIn(ctx context.Context, object string, p place) string {
+func lineIn(ctx context.Context, object string, p place, size uint64) string {
 	file, err := elf.Open(object)
 	if err != nil {
 		return ""
@@ -250,6 +250,9 @@ func lineIn(ctx context.Context, object string, p place) string {
 	for _, s := range symbols {
 		if s.Name != p.fn || elf.ST_TYPE(s.Info) != elf.STT_FUNC || int(s.Section) >= len(file.Sections) {
 			continue
+		}
+		if s.Size != size {
+			return "" // the source has changed meanwhile
 		}
 		section := file.Sections[s.Section].Name
 		out, err := exec.CommandContext(ctx, "addr2line", "-e", object, "-j", section, fmt.Sprintf("%#x", s.Value+p.offset)).Output()

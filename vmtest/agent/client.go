@@ -156,7 +156,8 @@ func (c *Client) handle(f *wire.Frame) error {
 		delete(c.pending, f.ID)
 	}
 	c.mu.Unlock()
-	if p == nil && f.ID < c.firstID {
+	if p == nil && (f.ID < c.firstID || f.Type == wire.TypeTaken) {
+		// Of another host, or of a command that ended with input to come.
 		return nil
 	}
 	if p == nil {

@@ -58,7 +58,13 @@ func hintKey() (store.Key, error) {
 			}
 		}
 	}
-	k.Str("go", find("go"))
+	gotool := find("go")
+	k.Str("go", gotool+" "+stamp(gotool))
+	// A library that is new, or whose link leads elsewhere.
+	k.Str("libraries", stamp("/etc/ld.so.cache"))
+	for _, path := range databases {
+		k.Str("database", stamp(path))
+	}
 	for _, t := range tools() {
 		path := find(t.name)
 		k.Str("tool", path+" "+stamp(path))
@@ -97,13 +103,20 @@ func remembered(st *store.Store, key store.Key) *Image {
 	return &Image{Path: filepath.Join(img.Dir, fileName), Key: h.Key, Entry: img}
 }
 
-// remember the host's files that an image is made of.
-func remember(ctx context.Context, st *store.Store, key, image store.Key, files map[string]string) error {
-	h := hint{Key: image, Inputs: map[string]string{}}
-	for _, path := range files {
-		h.Inputs[path] = stamp(path)
+// stamps are of the host's files that an image is made of, by where they are
+// looked for, too: a link may come to lead elsewhere.
+func stamps(files map[string]string) map[string]string {
+	out := map[string]string{}
+	for name, path := range files {
+		out[path] = stamp(path)
+		out["/"+name] = stamp("/" + name)
 	}
-	raw, err := json.Marshal(h)
+	return out
+}
+
+// remember what an image was made of.
+func remember(ctx context.Context, st *store.Store, key, image store.Key, inputs map[string]string) error {
+	raw, err := json.Marshal(hint{Key: image, Inputs: inputs})
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -83,7 +82,8 @@ func Build(ctx context.Context, st *store.Store) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
-	inputs := maps.Clone(plan.files)
+	// Before they are read: what changes meanwhile is seen the next time.
+	inputs := stamps(plan.files)
 	tmp, err := os.MkdirTemp("", "nftvm-image-")
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)

@@ -113,6 +113,7 @@ var (
 	bail      = regexp.MustCompile(`^Bail out!\s*(.*)$`)
 	// printk's time stamp: a kernel that speaks into the middle.
 	kernelLine = regexp.MustCompile(`^\[ *\d+\.\d+\]`)
+	stampRE    = regexp.MustCompile(`^\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? `)
 	subtest    = regexp.MustCompile(`^#?\s*Subtest:`)
 )
 
@@ -160,6 +161,9 @@ func Parse(text string) *Result {
 	r := &Result{Seen: p.seen}
 	if p.seen {
 		root.check()
+		if p.early != "" {
+			root.errors = append(root.errors, "a failure before the plan: "+p.early)
+		}
 	}
 	r.Tests, r.Errors, r.SkipAll = root.tests, root.errors, root.skipAll
 	return r
@@ -183,8 +187,17 @@ func isolate(lines []string) int {
 		if strings.Trim(line[:prefix], " \t#") == "" && !(blank && allBegin(lines[i:], line[:prefix])) {
 			return 0
 		}
+		text := line[:prefix]
+		stamped := kernelLine.MatchString(text)
 		for j := i; j < len(lines); j++ {
-			lines[j] = lines[j][min(prefix, len(lines[j])):]
+			switch stamp := stampRE.FindString(lines[j]); {
+			case strings.HasPrefix(lines[j], text):
+				lines[j] = lines[j][prefix:]
+			case stamped && stamp != "":
+				lines[j] = lines[j][len(stamp):]
+			}
+			// A line with neither is no line of that log: it counts as
+			// it is.
 		}
 		return i
 	}
@@ -201,6 +214,9 @@ func allBegin(lines []string, prefix string) bool {
 type parser struct {
 	levels []*level
 	seen   bool
+	// early is a failure before anything else of KTAP: prose, unless that
+	// comes.
+	early string
 }
 
 func (p *parser) top() *level { return p.levels[len(p.levels)-1] }
@@ -246,6 +262,9 @@ func (p *parser) line(raw string) {
 		// Without a number it is a result only in a document that has
 		// begun; before, it is a script that says "ok".
 		m := result.FindStringSubmatch(text)
+		if m != nil && looksLikeResult(text) && m[1] != "" && m[2] == "" && !p.seen {
+			p.early = text
+		}
 		if m != nil && looksLikeResult(text) && (m[2] != "" || p.seen) && p.belongs(indent, m[1] != "") {
 			p.seen = true
 			p.result(indent, m)
@@ -376,8 +395,8 @@ func (p *parser) result(indent int, m []string) {
 			}
 			t.Verdict = Fail
 		}
-		// An outer "ok" does not forgive an inner "not ok".
-		if t.Verdict == Pass && sum(t.Tests) == Fail {
+		// An outer "ok" does not forgive an inner "not ok", skipped or not.
+		if (t.Verdict == Pass || t.Verdict == Skip) && sum(t.Tests) == Fail {
 			t.Verdict = Fail
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 )
 
 // Accel is how QEMU runs the guest's instructions.
@@ -50,6 +51,9 @@ type Host struct {
 	CPU     string `json:"cpu"`     // model name
 	KVM     bool   `json:"kvm"`     // /dev/kvm opens; whether it works is another matter
 	BootID  string `json:"-"`       // of the host's own boot
+	Build   string `json:"-"`       // tells one QEMU of a version from another
+
+	nobody *syscall.Credential // who runs QEMU, nil for ourselves
 }
 
 // ErrNoQEMU is in the chain of the error for a machine without QEMU.
@@ -64,11 +68,23 @@ func Probe(ctx context.Context, binary string) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s is not in PATH; on Debian: apt install qemu-system-x86", ErrNoQEMU, binary)
 	}
-	out, err := exec.CommandContext(ctx, path, "-version").Output()
+	h := &Host{Binary: path, nobody: lookupNobody()}
+	ask := exec.CommandContext(ctx, path, "-version")
+	ask.SysProcAttr = &syscall.SysProcAttr{Credential: h.nobody}
+	out, err := ask.Output()
+	if err != nil && h.nobody != nil {
+		// In a user namespace, or from a directory that is root's.
+		h.nobody = nil
+		out, err = exec.CommandContext(ctx, path, "-version").Output()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w that runs: %s -version: %w", ErrNoQEMU, path, err)
 	}
-	h := &Host{Binary: path}
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	h.Build = fmt.Sprint(strings.TrimSpace(string(out)), " ", st.Size(), " ", st.ModTime().UnixNano())
 	_, rest, _ := strings.Cut(string(out), "version ")
 	h.Version, _, _ = strings.Cut(rest, " ")
 	h.Version = strings.TrimSpace(h.Version)

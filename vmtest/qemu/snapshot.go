@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
 )
@@ -20,17 +21,35 @@ func (v *VM) Save(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
-	if err := v.migrate(ctx, "migrate", f); err != nil {
+	err = v.migrate(ctx, "migrate", f)
+	if err == nil {
+		v.Kill()
+		<-v.done
+		if v.exit.Kind != Killed {
+			err = errors.New(v.exit.String())
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(path)
 		return fmt.Errorf("saving the machine: %w", err)
 	}
-	v.Kill()
-	<-v.done
-	return f.Close()
+	return nil
 }
+
+// ErrState is in the chain of the error for a saved state that QEMU does not take.
+var ErrState = errors.New("QEMU does not take the saved state")
+
+// loadWait bounds how long that takes, for a state that holds the memory, too,
+// on a busy host.
+const loadWait = 2 * time.Minute
+
+// lastWords is how long a QEMU that has failed may take to end.
+const lastWords = 2 * time.Second
 
 // load has the machine go on where Save has left it.
 func (v *VM) load(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, loadWait)
+	defer cancel()
 	f, err := os.Open(path)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@
 package qemu
 
 import (
-	"fmt"
 	"os"
 	"os/user"
 	"strconv"
@@ -15,40 +14,64 @@ import (
 // later, and lose the signal that ends it with us.
 const nobody = "nobody"
 
-// unprivileged is nobody, with the group that may use KVM if that is wanted; nil
-// when we are not root, or there is no such user.
-func unprivileged(a Accel) (*syscall.Credential, error) {
+// lookupNobody is nil when we are not root, or there is no such user.
+func lookupNobody() *syscall.Credential {
 	if os.Geteuid() != 0 {
-		return nil, nil
+		return nil
 	}
 	u, err := user.Lookup(nobody)
 	if err != nil {
-		return nil, nil //nolint:nilerr // such a system has to do without
+		return nil
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	if err != nil {
-		return nil, fmt.Errorf("user %s: %w", nobody, err)
+		return nil
 	}
 	gid, err := strconv.ParseUint(u.Gid, 10, 32)
 	if err != nil {
-		return nil, fmt.Errorf("user %s: %w", nobody, err)
+		return nil
 	}
-	c := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+// User names who runs QEMU.
+func (h *Host) User() string {
+	if h.nobody != nil {
+		return nobody
+	}
+	return strconv.Itoa(os.Geteuid())
+}
+
+// credential is for a QEMU that reads files: nobody's, with the group that may
+// use KVM if that is wanted, nil for our own. Files that are not for everybody
+// are not for nobody either.
+func (h *Host) credential(a Accel, files ...string) *syscall.Credential {
+	if h.nobody == nil {
+		return nil
+	}
+	for _, path := range files {
+		if st, err := os.Stat(path); err == nil && st.Mode()&0o004 == 0 {
+			return nil
+		}
+	}
+	c := *h.nobody
 	var st syscall.Stat_t
 	if a == KVM && syscall.Stat("/dev/kvm", &st) == nil {
 		c.Groups = []uint32{st.Gid}
 	}
-	return c, nil
+	return &c
 }
 
-// reachable opens a file for a QEMU that runs as user and may not come to where
-// it is: it opens what it inherits once more. The guest's memory becomes its own.
-func reachable(path string, user *syscall.Credential, memory bool) (*os.File, error) {
-	if !memory {
-		return os.Open(path)
+// memoryOf opens a guest's memory for a QEMU that runs as user and may not come
+// to where it is: it opens what it inherits once more. One that writes to the
+// file itself gets it for its own.
+func memoryOf(path string, user *syscall.Credential, write bool) (*os.File, error) {
+	flags := os.O_RDWR
+	if write {
+		flags |= os.O_CREATE
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err == nil {
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err == nil && write {
 		err = f.Chown(int(user.Uid), int(user.Gid))
 	}
 	return f, err

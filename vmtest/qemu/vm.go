@@ -197,16 +197,18 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 		return fmt.Sprint(2 + len(cmd.ExtraFiles))
 	}
 	v.args = o.printable()
-	user, err := unprivileged(o.Accel)
-	if err != nil {
-		return err
-	}
+	user := o.Host.credential(o.Accel, o.Kernel, o.Initrd)
 	if user != nil {
 		for _, path := range []*string{&o.Kernel, &o.Initrd, &o.RAM} {
 			if *path == "" {
 				continue
 			}
-			f, err := reachable(*path, user, path == &o.RAM)
+			var f *os.File
+			if path == &o.RAM {
+				f, err = memoryOf(*path, user, o.State == "" || o.Shared)
+			} else {
+				f, err = os.Open(*path)
+			}
 			if err != nil {
 				return err
 			}
@@ -274,9 +276,16 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 		return nil
 	}
 	if err := v.load(ctx, o.State); err != nil {
-		v.Kill()
-		<-v.done
-		return fmt.Errorf("%w: %s; command: %s", err, v.exit, v.Cmdline())
+		// A QEMU that does not take it says so, and ends.
+		select {
+		case <-v.done:
+		case <-time.After(lastWords):
+		}
+		exit := v.Close()
+		if strings.Contains(exit.Stderr, "load of migration failed") {
+			err = fmt.Errorf("%w: %w", ErrState, err)
+		}
+		return fmt.Errorf("%w: %s; command: %s", err, exit, v.Cmdline())
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ package guest
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -19,6 +20,10 @@ import (
 // stragglerGrace is how long the output of a finished command may stay open in
 // a process it left behind before the whole process group is killed.
 const stragglerGrace = time.Second
+
+// drainMost is how much output is read of a command that has ended and been
+// killed: more than a pipe holds.
+const drainMost = 256 << 10
 
 // reaper is the one place that waits for children: PID 1 inherits every
 // orphan, and a second waiter would steal statuses.
@@ -150,6 +155,7 @@ func (s *server) follow(p *process, limit int64) *wire.Reply {
 		// The group is the test's own session; whoever left it as well
 		// keeps running, and only loses its output.
 		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+		p.drain.Store(true)
 		for _, o := range p.out {
 			_ = o.f.SetReadDeadline(time.Now().Add(stragglerGrace))
 		}
@@ -179,8 +185,20 @@ func (s *server) streams(p *process, limit int64) (dropped int64, err error) {
 		go func() {
 			defer wg.Done()
 			buf := make([]byte, 32<<10)
+			more := drainMost
 			for {
+				draining := p.drain.Load()
+				if draining {
+					// The host may take its time for what is in the
+					// pipe; who still writes may not.
+					_ = o.f.SetReadDeadline(time.Now().Add(stragglerGrace))
+				}
 				n, rerr := o.f.Read(buf)
+				if draining {
+					if more -= n; more <= 0 {
+						rerr = io.EOF
+					}
+				}
 				mu.Lock()
 				if err == nil && n > 0 {
 					var d int64

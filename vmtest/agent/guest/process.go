@@ -7,6 +7,7 @@ package guest
 import (
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -20,6 +21,8 @@ type process struct {
 	status <-chan syscall.WaitStatus
 	// done is closed when it has ended.
 	done chan struct{}
+	// drain is set when only what is in its pipes is wanted any more.
+	drain atomic.Bool
 
 	out []stream
 	// in is where its input is written, nil if it gets none. In a terminal
