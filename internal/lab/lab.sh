@@ -8,7 +8,7 @@
 
 # lib.sh would go to a network namespace of its own.
 export _NFT_OFFLOAD_SELF=$$
-# shellcheck source=../../selftests/lib.sh
+# shellcheck source=lib.sh
 . /selftests/nft_offload/lib.sh
 FAR=far
 SUT_ID=1
@@ -19,8 +19,12 @@ _begin
 ip netns add $FAR || ktap_bail "no network namespace"
 coproc FARSH { exec ip netns exec $FAR bash 2>&1; }
 exec {_far_in}>&"${FARSH[1]}" {_far_out}<&"${FARSH[0]}"
-_create_ports && _configure_ports && _link_ports || ktap_bail "no ports"
-wait_until carrier_up 0 && wait_until carrier_up 1 || ktap_bail "no carrier"
+if ! _create_ports || ! _configure_ports || ! _link_ports; then
+	ktap_bail "no ports"
+fi
+if ! wait_until carrier_up 0 || ! wait_until carrier_up 1; then
+	ktap_bail "no carrier"
+fi
 rm -rf "$TMP"
 
 cat > /etc/nftvm.rc <<-'END'

@@ -125,7 +125,7 @@ func objects(ctx context.Context, objdir string) (map[string][]symbol, error) {
 		// file:address size type name
 		object, rest, ok := strings.Cut(sc.Text(), ":")
 		w := strings.Fields(rest)
-		if !ok || len(w) != 4 || !strings.Contains("tTwW", w[2]) {
+		if !ok || len(w) != 4 || !slices.Contains([]string{"t", "T", "w", "W"}, w[2]) {
 			continue
 		}
 		size, err := strconv.ParseUint(w[1], 16, 64)

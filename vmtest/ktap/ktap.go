@@ -184,7 +184,7 @@ func isolate(lines []string) int {
 		}
 		prefix := at[0]
 		blank := strings.Trim(line[:prefix], " \t") == ""
-		if strings.Trim(line[:prefix], " \t#") == "" && !(blank && allBegin(lines[i:], line[:prefix])) {
+		if strings.Trim(line[:prefix], " \t#") == "" && (!blank || !allBegin(lines[i:], line[:prefix])) {
 			return 0
 		}
 		text := line[:prefix]
