@@ -8,7 +8,9 @@
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#if __has_include(<linux/panic.h>)
 #include <linux/panic.h>
+#endif
 #include <linux/preempt.h>
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
