@@ -39,7 +39,8 @@ const (
 // panicEnd is in the last line of a kernel that panicked and stays.
 const panicEnd = "---[ end Kernel panic"
 
-// options are for the machine of a test, but for the accelerator.
+// options are for the machine of a test; its accelerator is open while nobody
+// knows whether KVM works.
 func (e *Engine) options(ctx context.Context, k Kernel, t Test) (o qemu.Options, err error) {
 	host, err := e.Host(ctx)
 	if err != nil {
@@ -69,21 +70,20 @@ func (e *Engine) options(ctx context.Context, k Kernel, t Test) (o qemu.Options,
 	if _, err := os.Stat(o.Kernel); err != nil {
 		return o, &InfraError{Kind: KindStart, Err: fmt.Errorf("no kernel to boot: %w", err)}
 	}
-	return o, nil
+	o.Accel, err = e.known(ctx)
+	return o, err
 }
 
-// start starts a machine, of which the accelerator may be open, and brings it to
-// its first answered command.
+// start starts a machine, and brings it to its first answered command.
 func (e *Engine) start(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
-	var err error
-	if o.Accel, err = e.known(ctx); err == nil && o.Accel == "" {
+	if o.Accel == "" {
 		// One boot finds out; the others wait for its answer.
 		e.proving.Lock()
 		defer e.proving.Unlock()
-		o.Accel, err = e.known(ctx)
-	}
-	if err != nil {
-		return nil, err
+		var err error
+		if o.Accel, err = e.known(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if o.Accel != "" {
 		return e.ready(ctx, k, o, dir)
@@ -118,8 +118,7 @@ func (e *Engine) prove(ctx context.Context, k Kernel, o qemu.Options, dir string
 	m, err := e.bootOnce(ctx, k, o, dir, proofWait*time.Duration(scale(o.Accel, k.Flavor)))
 	if err == nil {
 		if err := e.rememberAccel(ctx, o.Host, qemu.KVM); err != nil {
-			m.close()
-			_ = m.console.Close()
+			m.discard()
 			return nil, err
 		}
 		return m, nil
@@ -207,8 +206,7 @@ func (m *machine) fits(k Kernel, o qemu.Options) error {
 	if k.Release == "" || m.release == k.Release {
 		return nil
 	}
-	m.close()
-	_ = m.console.Close()
+	m.discard()
 	return &InfraError{Kind: KindStart, Err: fmt.Errorf("booted kernel %s, expected %s: %s is stale", m.release, k.Release, o.Kernel)}
 }
 
@@ -228,8 +226,7 @@ func (e *Engine) open(ctx context.Context, o qemu.Options, dir string, boot []by
 	}
 	m := &machine{vm: vm, client: client(vm.Agent), console: console, accel: o.Accel, options: o}
 	if err := os.WriteFile(filepath.Join(dir, CmdlineFile), []byte(vm.Cmdline()+"\n"), 0o644); err != nil {
-		m.close()
-		_ = console.Close()
+		m.discard()
 		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
 	return m, nil
@@ -309,12 +306,7 @@ func (e *Engine) bootFailed(ctx context.Context, m *machine, o qemu.Options, cau
 	if errors.Is(cause, agent.ErrClosed) && !strings.Contains(m.console.Text(), panicEnd) {
 		m.settle()
 	}
-	ended := false
-	select {
-	case <-m.vm.Done():
-		ended = true
-	default:
-	}
+	ended := !m.alive()
 	var registers string
 	if !ended {
 		rctx, cancel := context.WithTimeout(ctx, settleWait)

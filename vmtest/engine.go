@@ -17,6 +17,7 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/image"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/splat"
 )
 
 // Files that Run leaves in a test's directory.
@@ -60,8 +61,7 @@ type Engine struct {
 	mu      sync.Mutex
 	unfit   map[store.Key]bool // snapshots that cannot be made
 	host    *qemu.Host
-	sums    map[string]string // of files, by path, size and time
-	proving sync.Mutex        // held by the one boot that finds out about KVM
+	proving sync.Mutex // held by the one boot that finds out about KVM
 }
 
 // Host describes the machine, probing it at the first call.
@@ -165,8 +165,7 @@ func (e *Engine) Run(ctx context.Context, k Kernel, t Test, dir string) (Result,
 	if err != nil {
 		return res, err
 	}
-	defer func() { _ = m.console.Close() }()
-	defer m.close()
+	defer m.discard()
 	res.Accel, res.Cmdline, res.StartSeconds = string(m.accel), m.vm.Cmdline(), m.startSeconds
 	if why := t.SkipUnder[res.Accel]; why != "" {
 		// Only this boot has shown what it is.
@@ -228,6 +227,25 @@ func (m *machine) alive() bool {
 	}
 }
 
+// diedOf is what the machine's kernel died of, nil if it did not.
+func (m *machine) diedOf() *splat.Splat {
+	if m.alive() || m.vm.Exit().Kind != qemu.Reset {
+		return nil
+	}
+	return firstFatal(splat.Find(m.console.Text()))
+}
+
+// within bounds a wait that may take d on real hardware.
+func (m *machine) within(ctx context.Context, k Kernel, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d*time.Duration(scale(m.accel, k.Flavor)))
+}
+
+// discard ends the machine and its console's log.
+func (m *machine) discard() {
+	m.close()
+	_ = m.console.Close()
+}
+
 func (m *machine) close() {
 	m.once.Do(func() {
 		m.client.Close()
@@ -240,7 +258,7 @@ const manualDir = "/lib/nftvm/manual"
 
 // payload is what the guest gets after its hello: the same for a machine that
 // was booted and for one that was restored.
-func payload(k Kernel, t Test) ([]agent.File, error) {
+func payload(k Kernel, more []File) ([]agent.File, error) {
 	var files []agent.File
 	for _, tree := range []struct{ host, guest string }{
 		{k.Modules, "/"},
@@ -255,7 +273,7 @@ func payload(k Kernel, t Test) ([]agent.File, error) {
 		}
 		files = append(files, f...)
 	}
-	return append(files, t.Files...), nil
+	return append(files, more...), nil
 }
 
 // fault makes the error for a machine whose channel broke: of all that may
@@ -265,8 +283,7 @@ func (m *machine) fault(err error) error {
 	if ctxErr(err) {
 		kind = KindAgent
 	}
-	select {
-	case <-m.vm.Done():
+	if !m.alive() {
 		exit := m.vm.Exit()
 		switch exit.Kind {
 		case qemu.Died:
@@ -275,7 +292,6 @@ func (m *machine) fault(err error) error {
 			kind = KindRebooted
 		}
 		err = fmt.Errorf("%s (%w)", exit, err)
-	default:
 	}
 	return &InfraError{Kind: kind, Err: err, Console: m.console.f.Name(), Tail: m.console.Tail(tailLines)}
 }

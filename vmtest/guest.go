@@ -15,8 +15,8 @@ import (
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
-	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/splat"
 )
 
 // Guest is a machine for a person instead of a test.
@@ -46,15 +46,16 @@ func (e *Engine) Guest(ctx context.Context, k Kernel, o GuestOptions, dir string
 	if err != nil {
 		return nil, err
 	}
-	if qo.Accel, err = e.known(ctx); err != nil {
-		return nil, err
+	files, err := payload(k, o.Files)
+	if err != nil {
+		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
-	if !e.saves(qo) {
-		return e.guestFrom(ctx, k, o, dir, func() (*machine, error) { return e.start(ctx, k, qo, dir) })
-	}
-	m, err := e.prepared(ctx, k, qo, o, dir)
+	m, err := e.prepared(ctx, k, qo, files, o.Setup, dir)
 	if errors.Is(err, errUnfit) {
-		return e.guestFrom(ctx, k, o, dir, func() (*machine, error) { return e.start(ctx, k, qo, dir) })
+		m, err = e.start(ctx, k, qo, dir)
+		if err == nil {
+			err = m.prepare(ctx, k, files, o.Setup, dir)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -68,62 +69,53 @@ func (e *Engine) machine(ctx context.Context, k Kernel, t Test, dir string) (*ma
 	if err != nil {
 		return nil, err
 	}
-	if o.Accel, err = e.known(ctx); err != nil {
-		return nil, err
+	if e.Loaded {
+		files, err := payload(k, nil)
+		if err != nil {
+			return nil, &InfraError{Kind: KindIO, Err: err}
+		}
+		m, err := e.prepared(ctx, k, o, files, "", dir)
+		if err == nil {
+			m.loaded = true
+		}
+		if !errors.Is(err, errUnfit) {
+			return m, err
+		}
 	}
-	if !e.Loaded || !e.saves(o) {
-		return e.start(ctx, k, o, dir)
-	}
-	m, err := e.prepared(ctx, k, o, GuestOptions{}, dir)
-	if errors.Is(err, errUnfit) {
-		return e.start(ctx, k, o, dir)
-	}
-	if err != nil {
-		return nil, err
-	}
-	m.loaded = true
-	return m, nil
+	return e.start(ctx, k, o, dir)
 }
 
-// saves says whether machines like that are saved and restored.
-func (e *Engine) saves(o qemu.Options) bool {
-	// A clock that counts instructions begins with the first.
-	return o.Accel != "" && e.Store != nil && !e.Boot && o.ICount == 0
-}
-
-// prepared is a machine with the kernel's modules and o's files, whose setup has
-// run, from a snapshot.
-func (e *Engine) prepared(ctx context.Context, k Kernel, qo qemu.Options, o GuestOptions, dir string) (*machine, error) {
-	base, err := e.base(ctx, k, qo, dir)
+// prepared is a machine that has got files, and whose setup has run, from a
+// snapshot. Its error is errUnfit where there can be none.
+func (e *Engine) prepared(ctx context.Context, k Kernel, o qemu.Options, files []File, setup, dir string) (*machine, error) {
+	base, err := e.base(ctx, k, o, dir)
 	if err != nil {
 		return nil, err
 	}
-	files, err := payload(k, Test{Files: o.Files})
-	if err != nil {
-		return nil, &InfraError{Kind: KindIO, Err: err}
-	}
-	key, err := e.setupKey(base.Key, files, o.Setup)
+	key, err := e.setupKey(base.Key, files, setup)
 	if err != nil {
 		return nil, &InfraError{Kind: KindIO, Err: err}
 	}
 	entry, err := e.make(ctx, key, func(ctx context.Context, tmp string, log io.Writer) error {
-		fmt.Fprintf(log, "%s with %d files, setup %q\n", k.Release, len(files), o.Setup)
-		so := qo
-		so.RAM, so.State, so.Shared = filepath.Join(tmp, ramFile), filepath.Join(base.Dir, stateFile), true
+		fmt.Fprintf(log, "%s with %d files, setup %q\n", k.Release, len(files), setup)
+		so := o
+		so.RAM, so.Shared = filepath.Join(tmp, ramFile), true
 		if err := copySparse(so.RAM, filepath.Join(base.Dir, ramFile)); err != nil {
 			return &InfraError{Kind: KindIO, Err: err}
 		}
-		g, err := e.guestFrom(ctx, k, o, dir, func() (*machine, error) { return e.restore(ctx, k, so, base.Dir, dir) })
+		m, err := e.restore(ctx, k, so, base, dir)
+		if err == nil {
+			err = m.prepare(ctx, k, files, setup, dir)
+		}
 		if err != nil {
 			return err
 		}
-		g.m.release = k.Release
-		return e.save(ctx, k, so, g.m, tmp)
+		return e.save(ctx, k, m, tmp)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return e.restoreFrom(ctx, k, qo, entry, dir)
+	return e.restore(ctx, k, o, entry, dir)
 }
 
 // setupKey is over all that the setup of a machine depends on.
@@ -139,34 +131,21 @@ func (e *Engine) setupKey(base store.Key, files []File, setup string) (store.Key
 	return key.Key(), nil
 }
 
-// guestFrom delivers what o wants to a machine, and runs its setup.
-func (e *Engine) guestFrom(ctx context.Context, k Kernel, o GuestOptions, dir string, start func() (*machine, error)) (*Guest, error) {
-	m, err := start()
-	if err != nil {
-		return nil, err
-	}
-	g := &Guest{m, k}
-	if err := g.prepare(ctx, o, dir); err != nil {
-		m.close()
-		_ = m.console.Close()
-		return nil, err
-	}
-	return g, nil
-}
-
-func (g *Guest) prepare(ctx context.Context, o GuestOptions, dir string) error {
-	slow := time.Duration(scale(g.m.accel, g.k.Flavor))
-	files, err := payload(g.k, Test{Files: o.Files})
-	if err != nil {
-		return &InfraError{Kind: KindIO, Err: err}
-	}
-	pctx, cancel := context.WithTimeout(ctx, putWait*slow)
+// prepare delivers files to a machine, and runs its setup. It ends one of which
+// that cannot be had.
+func (m *machine) prepare(ctx context.Context, k Kernel, files []File, setup, dir string) (err error) {
+	defer func() {
+		if err != nil {
+			m.discard()
+		}
+	}()
+	pctx, cancel := m.within(ctx, k, putWait)
 	defer cancel()
 	const what = "the kernel stopped while it was set up"
-	if _, err := g.m.client.Put(pctx, files); err != nil {
-		return g.m.died(err, what)
+	if _, err := m.client.Put(pctx, files); err != nil {
+		return m.died(err, what)
 	}
-	if o.Setup == "" {
+	if setup == "" {
 		return nil
 	}
 	out, err := newCapped(filepath.Join(dir, OutputFile), outputCap)
@@ -174,30 +153,27 @@ func (g *Guest) prepare(ctx context.Context, o GuestOptions, dir string) error {
 		return &InfraError{Kind: KindIO, Err: err}
 	}
 	defer func() { _ = out.Close() }()
-	sctx, cancel := context.WithTimeout(ctx, setupWait*slow)
+	sctx, cancel := m.within(ctx, k, setupWait)
 	defer cancel()
-	reply, err := g.m.client.Run(sctx, &agent.Command{Argv: []string{"bash", o.Setup}, Output: out, Limit: outputCap})
+	reply, err := m.client.Run(sctx, &agent.Command{Argv: []string{"bash", setup}, Output: out, Limit: outputCap})
 	if err != nil {
-		return g.m.died(err, what)
+		return m.died(err, what)
 	}
 	if reply.Exit != 0 || reply.Signal != 0 {
 		return store.KernelFault(fmt.Errorf("the guest's setup, %s, failed (exit code %d, signal %d)%s",
-			o.Setup, reply.Exit, reply.Signal, tailText(filepath.Join(dir, OutputFile), out.Tail(tailLines))))
+			setup, reply.Exit, reply.Signal, tailText(filepath.Join(dir, OutputFile), out.Tail(tailLines))))
 	}
 	return nil
 }
 
 // Run runs a command in the guest; its error is that of a guest that broke.
-func (g *Guest) Run(ctx context.Context, cmd *agent.Command) (*Reply, error) {
+func (g *Guest) Run(ctx context.Context, cmd *agent.Command) (*wire.Reply, error) {
 	p, err := g.Start(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}
 	return g.Wait(ctx, p)
 }
-
-// Reply says how a command ended.
-type Reply struct{ Exit, Signal int }
 
 // Start starts a command.
 func (g *Guest) Start(ctx context.Context, cmd *agent.Command) (*agent.Process, error) {
@@ -210,19 +186,19 @@ func (g *Guest) Start(ctx context.Context, cmd *agent.Command) (*agent.Process, 
 
 // Wait waits for a command. A guest that is gone by then is no error if it was
 // the command that ended it: ErrGone.
-func (g *Guest) Wait(ctx context.Context, p *agent.Process) (*Reply, error) {
+func (g *Guest) Wait(ctx context.Context, p *agent.Process) (*wire.Reply, error) {
 	r, err := p.Wait(ctx)
 	var re *agent.RemoteError
 	switch {
 	case err == nil:
-		return &Reply{r.Exit, r.Signal}, nil
+		return r, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case errors.As(err, &re):
 		return nil, re
 	case errors.Is(err, agent.ErrClosed) && g.m.settle() && g.m.vm.Exit().Kind != qemu.Died:
 		why := "it restarted"
-		if s := firstFatal(splat.Find(g.m.console.Text())); s != nil {
+		if s := g.m.diedOf(); s != nil {
 			why = s.Title
 		}
 		return nil, fmt.Errorf("%w: %s%s", ErrGone, why, tailText(g.m.console.f.Name(), g.m.console.Tail(tailLines)))
@@ -235,25 +211,16 @@ func (g *Guest) Wait(ctx context.Context, p *agent.Process) (*Reply, error) {
 var ErrGone = errors.New("the guest is gone")
 
 // Close ends the machine.
-func (g *Guest) Close() {
-	g.m.close()
-	_ = g.m.console.Close()
-}
+func (g *Guest) Close() { g.m.discard() }
 
 // Kernel is what it runs.
 func (g *Guest) Kernel() Kernel { return g.k }
 
-// StartSeconds is how long it took from QEMU's exec to the first answer.
-func (g *Guest) StartSeconds() float64 { return g.m.startSeconds }
-
 // Pid is QEMU's.
 func (g *Guest) Pid() int { return g.m.vm.Pid() }
 
-// Accel is what runs it.
-func (g *Guest) Accel() string { return string(g.m.accel) }
-
 // Debug has QEMU wait for a gdb at a socket, with the machine stopped, and
-// returns where gdb finds the modules' code: lines of "name address".
+// returns where gdb finds the modules' code.
 func (g *Guest) Debug(ctx context.Context, socket string) ([]Section, error) {
 	var b strings.Builder
 	reply, err := g.Run(ctx, &agent.Command{Output: &b, Limit: outputCap, Argv: []string{"sh", "-c",
@@ -264,17 +231,28 @@ func (g *Guest) Debug(ctx context.Context, socket string) ([]Section, error) {
 	if reply.Exit != 0 {
 		return nil, fmt.Errorf("no sections in the guest's /sys/module: %s", strings.TrimSpace(b.String()))
 	}
+	files, err := payload(g.k, nil)
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string]string{}
+	for _, f := range files {
+		if name, ok := moduleName(f.Guest); ok && !strings.HasPrefix(f.Guest, manualDir) {
+			byName[name] = f.Host
+		}
+	}
 	var out []Section
 	for line := range strings.Lines(b.String()) {
-		if name, addr, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-			out = append(out, Section{name, addr})
+		name, addr, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if file := byName[name]; file != "" {
+			out = append(out, Section{file, addr})
 		}
 	}
 	return out, g.m.vm.Debug(ctx, socket)
 }
 
-// Section is where a module's code is.
-type Section struct{ Module, Text string }
+// Section is a module's file, and where its code is in the guest.
+type Section struct{ File, Text string }
 
 // Names of what a machine that was kept at its test's failure is made of.
 const (
@@ -291,7 +269,7 @@ type kept struct {
 
 // keep saves the machine of a test as it is.
 func (e *Engine) keep(ctx context.Context, m *machine, k Kernel, t Test, dir string) error {
-	kctx, cancel := context.WithTimeout(ctx, keepWait*time.Duration(scale(m.accel, k.Flavor)))
+	kctx, cancel := m.within(ctx, k, keepWait)
 	defer cancel()
 	if err := m.vm.Save(kctx, filepath.Join(dir, keptState)); err != nil {
 		return m.fault(err)
@@ -337,7 +315,7 @@ func (e *Engine) At(ctx context.Context, from, dir string) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.wake(ctx, was.Kernel, m, from); err != nil {
+	if err := m.wake(ctx, was.Kernel, from); err != nil {
 		return nil, err
 	}
 	return &Guest{m, was.Kernel}, nil

@@ -28,7 +28,7 @@ func setUp(t *testing.T, body string) GuestOptions {
 	return GuestOptions{Files: []File{{Host: host, Guest: guest}}, Setup: guest}
 }
 
-func runIn(t *testing.T, g *Guest, cmd *agent.Command) (string, *Reply) {
+func runIn(t *testing.T, g *Guest, cmd *agent.Command) (string, *wire.Reply) {
 	t.Helper()
 	var out bytes.Buffer
 	cmd.Output, cmd.Limit = &out, outputCap

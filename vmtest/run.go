@@ -20,7 +20,6 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/ktap"
-	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/splat"
 )
 
@@ -198,7 +197,7 @@ func interpreter(t Test) []string {
 
 func (r *run) deliver(ctx context.Context) error {
 	var err error
-	r.files, err = payload(r.k, r.t)
+	r.files, err = payload(r.k, r.t.Files)
 	if err != nil {
 		return &InfraError{Kind: KindIO, Err: err}
 	}
@@ -297,12 +296,10 @@ func (r *run) broken(err error) error {
 	if errors.As(err, &re) {
 		return &InfraError{Kind: KindAgent, Err: err, Console: r.res.Console, Tail: r.m.console.Tail(tailLines)}
 	}
-	ended := r.m.settle()
-	if ended && r.m.vm.Exit().Kind == qemu.Reset {
-		if fatal := firstFatal(splat.Find(r.m.console.Text())); fatal != nil {
-			r.crash(fatal)
-			return nil
-		}
+	r.m.settle()
+	if fatal := r.m.diedOf(); fatal != nil {
+		r.crash(fatal)
+		return nil
 	}
 	return r.m.fault(err)
 }
@@ -408,12 +405,18 @@ func (r *run) left() []string {
 func netModules(files []File) map[string]bool {
 	names := map[string]bool{}
 	for _, f := range files {
-		name, ok := strings.CutSuffix(path.Base(f.Guest), ".ko")
+		name, ok := moduleName(f.Guest)
 		if ok && (strings.Contains(f.Guest, "/net/") || strings.HasPrefix(f.Guest, manualDir)) {
-			names[strings.ReplaceAll(name, "-", "_")] = true
+			names[name] = true
 		}
 	}
 	return names
+}
+
+// moduleName is the name that the kernel gives to a module's file.
+func moduleName(file string) (string, bool) {
+	name, ok := strings.CutSuffix(path.Base(file), ".ko")
+	return strings.ReplaceAll(name, "-", "_"), ok
 }
 
 // left names what the test did not clean up. References are counted to the

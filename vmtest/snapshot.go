@@ -22,8 +22,8 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/splat"
 )
 
-// A snapshot is a kernel that has booted and answered a first command, and has
-// been given nothing yet: modules and tests come after the restore.
+// A snapshot is a kernel that has booted and answered a first command. It has been
+// given nothing yet, or, made from such a one, modules and what a setup did.
 const snapshotStage = "snapshot"
 
 const (
@@ -53,23 +53,21 @@ const entropyBytes = 64
 
 // ready gives a machine that has answered its first command: a copy of the one
 // that was saved, or a boot where none can be.
-func (e *Engine) ready(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
-	if !e.saves(o) {
-		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
+func (e *Engine) ready(ctx context.Context, k Kernel, o qemu.Options, dir string) (m *machine, err error) {
+	entry, err := e.base(ctx, k, o, dir)
+	if err == nil {
+		m, err = e.restore(ctx, k, o, entry, dir)
 	}
-	m, err := e.copyOf(ctx, k, o, dir)
 	if errors.Is(err, errUnfit) {
 		return e.bootOnce(ctx, k, o, dir, e.helloWait(o.Accel, k.Flavor))
 	}
 	return m, err
 }
 
-func (e *Engine) copyOf(ctx context.Context, k Kernel, o qemu.Options, dir string) (*machine, error) {
-	entry, err := e.base(ctx, k, o, dir)
-	if err != nil {
-		return nil, err
-	}
-	return e.restoreFrom(ctx, k, o, entry, dir)
+// saves says whether machines like that are saved and restored.
+func (e *Engine) saves(o qemu.Options) bool {
+	// A clock that counts instructions begins with the first.
+	return o.Accel != "" && e.Store != nil && !e.Boot && o.ICount == 0
 }
 
 // errUnfit is a machine that must not be copied: its kernel complained, or did
@@ -101,8 +99,12 @@ func (e *Engine) make(ctx context.Context, key store.Key, fn store.MakeFunc) (*s
 	return entry, err
 }
 
-// base is the snapshot of a kernel that has booted.
+// base is the snapshot of a kernel that has booted. Its error is errUnfit where
+// there can be none.
 func (e *Engine) base(ctx context.Context, k Kernel, o qemu.Options, dir string) (*store.Entry, error) {
+	if !e.saves(o) {
+		return nil, errUnfit
+	}
 	key, err := e.snapshotKey(ctx, o)
 	if err != nil {
 		return nil, &InfraError{Kind: KindStart, Err: err}
@@ -115,7 +117,7 @@ func (e *Engine) base(ctx context.Context, k Kernel, o qemu.Options, dir string)
 		if err != nil {
 			return err
 		}
-		return e.save(ctx, k, so, m, tmp)
+		return e.save(ctx, k, m, tmp)
 	})
 }
 
@@ -184,30 +186,12 @@ func (e *Engine) content(ctx context.Context, path string) (string, error) {
 const sumStage = "sum"
 
 // fileSum tells files apart by content. The store's are named by what they are
-// made of, and the sums of others are remembered.
+// made of.
 func (e *Engine) fileSum(path string) (string, error) {
 	if e.Store.Names(path) {
 		return path, nil
 	}
-	st, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	id := fmt.Sprint(path, st.Size(), st.ModTime())
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if sum, ok := e.sums[id]; ok {
-		return sum, nil
-	}
-	sum, err := store.FileSum(path)
-	if err != nil {
-		return "", err
-	}
-	if e.sums == nil {
-		e.sums = map[string]string{}
-	}
-	e.sums[id] = sum
-	return sum, nil
+	return store.FileSum(path)
 }
 
 // saved is what probeFile has.
@@ -217,10 +201,9 @@ type saved struct {
 }
 
 // save puts a machine into tmp, and ends it.
-func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, m *machine, tmp string) error {
-	defer func() { _ = m.console.Close() }()
-	defer m.close()
-	sctx, cancel := context.WithTimeout(ctx, saveWait*time.Duration(scale(o.Accel, k.Flavor)))
+func (e *Engine) save(ctx context.Context, k Kernel, m *machine, tmp string) error {
+	defer m.discard()
+	sctx, cancel := m.within(ctx, k, saveWait)
 	defer cancel()
 	const what = "the kernel stopped soon after init said hello"
 	probe, err := m.client.Probe(sctx)
@@ -247,10 +230,26 @@ func (e *Engine) save(ctx context.Context, k Kernel, o qemu.Options, m *machine,
 	return nil
 }
 
-// restoreFrom makes a machine of a snapshot.
-func (e *Engine) restoreFrom(ctx context.Context, k Kernel, o qemu.Options, from *store.Entry, dir string) (*machine, error) {
-	o.RAM, o.State = filepath.Join(from.Dir, ramFile), filepath.Join(from.Dir, stateFile)
-	m, err := e.restore(ctx, k, o, from.Dir, dir)
+// restore makes a machine of a snapshot: with a copy of its memory, unless o names
+// one.
+func (e *Engine) restore(ctx context.Context, k Kernel, o qemu.Options, from *store.Entry, dir string) (*machine, error) {
+	if o.RAM == "" {
+		o.RAM = filepath.Join(from.Dir, ramFile)
+	}
+	o.State = filepath.Join(from.Dir, stateFile)
+	boot, err := os.ReadFile(filepath.Join(from.Dir, ConsoleFile))
+	if err != nil {
+		return nil, &InfraError{Kind: KindIO, Err: err}
+	}
+	var was saved
+	raw, err := os.ReadFile(filepath.Join(from.Dir, probeFile))
+	if err == nil {
+		err = json.Unmarshal(raw, &was)
+	}
+	if err != nil {
+		return nil, &InfraError{Kind: KindIO, Err: err}
+	}
+	m, err := e.open(ctx, o, dir, boot, agent.NewClient)
 	if errors.Is(err, qemu.ErrState) {
 		// Of another QEMU, or broken on the disk: nobody can use it.
 		if derr := e.Store.Drop(snapshotStage, from.Key); derr != nil {
@@ -261,41 +260,20 @@ func (e *Engine) restoreFrom(ctx context.Context, k Kernel, o qemu.Options, from
 	if err != nil {
 		return nil, err
 	}
-	var was saved
-	raw, err := os.ReadFile(filepath.Join(from.Dir, probeFile))
-	if err == nil {
-		err = json.Unmarshal(raw, &was)
-	}
-	if err != nil {
-		m.close()
-		_ = m.console.Close()
-		return nil, &InfraError{Kind: KindIO, Err: err}
-	}
 	m.release, m.probed = was.Release, was.Probe
 	if err := m.fits(k, o); err != nil {
+		return nil, err
+	}
+	if err := m.wake(ctx, k, from.Dir); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-// restore makes a machine of the files in o, which have said what is in from's
-// console.
-func (e *Engine) restore(ctx context.Context, k Kernel, o qemu.Options, from, dir string) (*machine, error) {
-	boot, err := os.ReadFile(filepath.Join(from, ConsoleFile))
-	if err != nil {
-		return nil, &InfraError{Kind: KindIO, Err: err}
-	}
-	m, err := e.open(ctx, o, dir, boot, agent.NewClient)
-	if err != nil {
-		return nil, err
-	}
-	return m, e.wake(ctx, k, m, from)
-}
-
 // wake gets the first answer of a machine that goes on, and makes it another
 // than its siblings. It ends a machine that does not answer.
-func (e *Engine) wake(ctx context.Context, k Kernel, m *machine, from string) error {
-	rctx, cancel := context.WithTimeout(ctx, restoreWait*time.Duration(scale(m.accel, k.Flavor)))
+func (m *machine) wake(ctx context.Context, k Kernel, from string) error {
+	rctx, cancel := m.within(ctx, k, restoreWait)
 	defer cancel()
 	seed := make([]byte, entropyBytes)
 	_, err := rand.Read(seed)
@@ -309,8 +287,7 @@ func (e *Engine) wake(ctx context.Context, k Kernel, m *machine, from string) er
 	if err == nil {
 		return nil
 	}
-	defer func() { _ = m.console.Close() }()
-	defer m.close()
+	defer m.discard()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -323,10 +300,8 @@ func (m *machine) died(err error, why string) error {
 	if errors.Is(err, agent.ErrClosed) {
 		m.settle()
 	}
-	if !m.alive() && m.vm.Exit().Kind == qemu.Reset {
-		if s := firstFatal(splat.Find(m.console.Text())); s != nil {
-			return store.KernelFault(&BootError{Why: why + ": " + s.Title, Console: m.console.f.Name(), Tail: m.console.Tail(tailLines)})
-		}
+	if s := m.diedOf(); s != nil {
+		return store.KernelFault(&BootError{Why: why + ": " + s.Title, Console: m.console.f.Name(), Tail: m.console.Tail(tailLines)})
 	}
 	return m.fault(err)
 }

@@ -45,9 +45,7 @@ script does not pass without it either, or something else noticed it.`,
 	fl.StringSliceVar(&globs, "mutants", nil, "globs of mutants' names (default: all)")
 	fl.StringVar(&f.out, "out", "out/mutants", "directory for the results")
 	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "guests at once, and compiler processes at once")
-	fl.StringVar(&f.accel, "accel", "", "kvm or tcg (default: kvm where it proved that it boots, else tcg)")
-	fl.StringVar(&f.patches, "series", "", "directory of the series (default: patches/)")
-	fl.StringVar(&f.selftests, "selftests", "", "directory of the selftests (default: selftests/)")
+	f.addSources(cmd)
 	return cmd
 }
 

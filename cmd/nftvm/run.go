@@ -54,15 +54,47 @@ func newRun(p *project) *cobra.Command {
 	fl.IntVarP(&f.jobs, "jobs", "j", runtime.NumCPU(), "guests at once, and compiler processes at once")
 	fl.IntVar(&f.memory, "memory", 0, "MiB that the guests may have together (default: three quarters of what is free)")
 	fl.BoolVar(&f.keep, "keep", false, "stop a test at its first failure and save its machine there, for nftvm shell --at")
-	fl.StringVar(&f.accel, "accel", "", "kvm or tcg (default: kvm where it proved that it boots, else tcg)")
+	f.addSources(cmd)
+	f.addExtra(cmd)
 	fl.BoolVar(&f.resume, "resume", false, "keep the verdicts that --out already has for the same kernels")
 	fl.BoolVar(&f.refresh, "refresh", false, "ask the archive for newer sources even if it was asked lately")
 	fl.BoolVar(&f.buildOnly, "build-only", false, "stop behind the module stage")
 	fl.StringVar(&f.env, "env", "", "with --build-only: write the paths of what was built as shell variables to this file")
+	return cmd
+}
+
+// defaults fills in the project's own directories.
+func (f *runFlags) defaults(root string) {
+	if f.patches == "" {
+		f.patches = filepath.Join(root, "patches")
+	}
+	if f.selftests == "" {
+		f.selftests = filepath.Join(root, "selftests")
+	}
+}
+
+// lacking says what the machine must have and has not.
+func lacking(ctx context.Context) error {
+	lacks := missing(ctx)
+	if len(doctor.Required(lacks)) == 0 {
+		return nil
+	}
+	return fmt.Errorf("this machine lacks %s; mend it with: make deps (or: %s)",
+		strings.Join(doctor.Required(lacks), "; "), doctor.Remedy(lacks))
+}
+
+// addSources adds the flags that say where series and selftests come from, and
+// what runs the guests.
+func (f *runFlags) addSources(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.accel, "accel", "", "kvm or tcg (default: kvm where it proved that it boots, else tcg)")
 	fl.StringVar(&f.patches, "series", "", "directory of the series (default: patches/)")
 	fl.StringVar(&f.selftests, "selftests", "", "directory of the selftests (default: selftests/)")
-	fl.StringArrayVar(&f.extra, "extra", nil, "a further patch on top of the series (may be repeated)")
-	return cmd
+}
+
+// addExtra adds the flag for patches that are not of the series.
+func (f *runFlags) addExtra(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.extra, "extra", nil, "a further patch on top of the series (may be repeated)")
 }
 
 // setup is everything a loop over the pipeline needs.
@@ -83,12 +115,7 @@ func prepare(ctx context.Context, p *project, f runFlags) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.patches == "" {
-		f.patches = filepath.Join(root, "patches")
-	}
-	if f.selftests == "" {
-		f.selftests = filepath.Join(root, "selftests")
-	}
+	f.defaults(root)
 	s := &setup{root: root, flags: f}
 	ser, err := series.Load(f.patches)
 	if err != nil {
@@ -108,9 +135,8 @@ func prepare(ctx context.Context, p *project, f runFlags) (*setup, error) {
 	if s.specs, err = matrix.Match(s.specs, f.tests); err != nil {
 		return nil, err
 	}
-	if lacks := missing(ctx); len(doctor.Required(lacks)) > 0 {
-		return nil, fmt.Errorf("this machine lacks %s; mend it with: make deps (or: %s)",
-			strings.Join(doctor.Required(lacks), "; "), doctor.Remedy(lacks))
+	if err := lacking(ctx); err != nil {
+		return nil, err
 	}
 	if s.host, err = qemu.Probe(ctx, ""); err != nil {
 		return nil, err

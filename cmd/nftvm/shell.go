@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"os/signal"
@@ -19,11 +18,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/kmod-nft-offload/kmod-nft-offload/internal/doctor"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/lab"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/agent/wire"
@@ -38,12 +35,9 @@ type guestFlags struct {
 }
 
 func (f *guestFlags) add(cmd *cobra.Command) {
-	fl := cmd.Flags()
-	fl.StringVar(&f.flavor, "flavor", kernel.Plain, "flavor of the kernel")
-	fl.StringVar(&f.accel, "accel", "", "kvm or tcg (default: kvm where it proved that it boots, else tcg)")
-	fl.StringVar(&f.patches, "series", "", "directory of the series (default: patches/)")
-	fl.StringVar(&f.selftests, "selftests", "", "directory of the selftests (default: selftests/)")
-	fl.StringArrayVar(&f.extra, "extra", nil, "a further patch on top of the series (may be repeated)")
+	cmd.Flags().StringVar(&f.flavor, "flavor", kernel.Plain, "flavor of the kernel")
+	f.addSources(cmd)
+	f.addExtra(cmd)
 }
 
 func newExec(p *project) *cobra.Command {
@@ -126,53 +120,44 @@ func indent(text string) string {
 
 // withGuest builds what is missing, and gives fn a guest.
 func withGuest(ctx context.Context, p *project, f guestFlags, name string, fn func(context.Context, *vmtest.Guest) error) error {
-	root, err := p.root()
+	cfg, root, err := p.trees()
 	if err != nil {
 		return err
 	}
-	if f.patches == "" {
-		f.patches = filepath.Join(root, "patches")
-	}
-	if f.selftests == "" {
-		f.selftests = filepath.Join(root, "selftests")
-	}
-	cfg, err := tree.Load(filepath.Join(root, treesFile))
-	if err != nil {
-		return err
-	}
+	f.defaults(root)
 	trees, err := cfg.Select([]string{name})
 	if err != nil {
 		return err
 	}
-	st, err := p.store()
-	if err != nil {
-		return err
-	}
-	s := &setup{root: root, store: st, flags: f.runFlags, progress: report.NewProgress(os.Stderr)}
-	defer s.progress.Close()
-	s.flags.jobs = runtime.NumCPU()
-	b := s.builder(st)
-	b.Notify = notify(s.progress, true)
-	built, err := b.Build(ctx, trees[0], f.flavor)
-	if err != nil {
-		return lacking(ctx, err)
-	}
-	dir, err := os.MkdirTemp("", "nftvm-guest-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	g, err := lab.Open(ctx, &vmtest.Engine{Store: st, Accel: f.accel}, built, f.selftests, dir)
-	if err != nil {
-		return lacking(ctx, err)
-	}
-	defer g.Close()
-	s.progress.Close()
-	return fn(ctx, g)
+	return with(ctx, p, f, fn, func(e *vmtest.Engine, dir string) (*vmtest.Guest, error) {
+		s := &setup{root: root, store: e.Store, flags: f.runFlags, progress: report.NewProgress(os.Stderr)}
+		defer s.progress.Close()
+		s.flags.jobs = runtime.NumCPU()
+		b := s.builder(s.store)
+		b.Notify = notify(s.progress, true)
+		var g *vmtest.Guest
+		built, err := b.Build(ctx, trees[0], f.flavor)
+		if err == nil {
+			g, err = lab.Open(ctx, e, built, f.selftests, dir)
+		}
+		if err != nil {
+			// A guest is wanted at once, so nobody has looked before.
+			if lacks := lacking(ctx); lacks != nil {
+				err = fmt.Errorf("%w\n%w", err, lacks)
+			}
+		}
+		return g, err
+	})
 }
 
 // withKept gives fn the machine of a test that failed.
 func withKept(ctx context.Context, p *project, f guestFlags, fn func(context.Context, *vmtest.Guest) error) error {
+	return with(ctx, p, f, fn, func(e *vmtest.Engine, dir string) (*vmtest.Guest, error) { return e.At(ctx, f.at, dir) })
+}
+
+// with gives fn the guest that open makes; its logs are in dir while it lives.
+func with(ctx context.Context, p *project, f guestFlags, fn func(context.Context, *vmtest.Guest) error,
+	open func(e *vmtest.Engine, dir string) (*vmtest.Guest, error)) error {
 	st, err := p.store()
 	if err != nil {
 		return err
@@ -182,21 +167,12 @@ func withKept(ctx context.Context, p *project, f guestFlags, fn func(context.Con
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	g, err := (&vmtest.Engine{Store: st, Accel: f.accel}).At(ctx, f.at, dir)
+	g, err := open(&vmtest.Engine{Store: st, Accel: f.accel}, dir)
 	if err != nil {
 		return err
 	}
 	defer g.Close()
 	return fn(ctx, g)
-}
-
-// lacking blames what the machine lacks for a failure, if it lacks anything: a
-// guest is wanted at once, so nobody has looked before.
-func lacking(ctx context.Context, err error) error {
-	if lacks := missing(ctx); len(doctor.Required(lacks)) > 0 {
-		return fmt.Errorf("%w\nthis machine lacks %s; mend it with: make deps", err, strings.Join(doctor.Required(lacks), "; "))
-	}
-	return err
 }
 
 // attach runs a command in the guest with our own input and output; in a
@@ -265,22 +241,9 @@ func standForGDB(ctx context.Context, g *vmtest.Guest, socket string, out io.Wri
 	if err != nil {
 		return err
 	}
-	k := g.Kernel()
-	files := map[string]string{}
-	err = filepath.WalkDir(k.Modules, func(path string, _ fs.DirEntry, err error) error {
-		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok {
-			files[strings.ReplaceAll(name, "-", "_")] = path
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "The machine stands. In another terminal:\n\n  gdb %s -ex 'target remote %s'", k.Vmlinux, socket)
+	fmt.Fprintf(out, "The machine stands. In another terminal:\n\n  gdb %s -ex 'target remote %s'", g.Kernel().Vmlinux, socket)
 	for _, s := range sections {
-		if f := files[s.Module]; f != "" {
-			fmt.Fprintf(out, " \\\n    -ex 'add-symbol-file %s %s'", f, s.Text)
-		}
+		fmt.Fprintf(out, " \\\n    -ex 'add-symbol-file %s %s'", s.File, s.Text)
 	}
 	fmt.Fprint(out, "\n\n")
 	return nil

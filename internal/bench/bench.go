@@ -252,7 +252,7 @@ func (b *Bench) fresh(ctx context.Context, name, ccache string) (*kernel.Built, 
 		return nil, 0, err
 	}
 	engine := &vmtest.Engine{Store: st}
-	res, err := engine.Run(ctx, matrix.GuestKernel(built), vmtest.Test{Name: "true", Script: "/usr/bin/true", VCPUs: 1}, filepath.Join(dir, "true"))
+	res, err := engine.Run(ctx, matrix.GuestKernel(built), nothing, filepath.Join(dir, "true"))
 	if err != nil {
 		return nil, 0, err
 	}

@@ -145,8 +145,12 @@ func firstLine(b []byte) []byte {
 	return line
 }
 
-// compileRE is the command that compiles a C file, and its output.
-var compileRE = regexp.MustCompile(`^(?:saved)?cmd_\S+ := (.*\sgcc\s.*\s-c -o )(\S+\.o)( \S+\.c)\s*(?:;.*)?$`)
+// compileRE is the command that compiles a C file, up to the name of its output, and
+// the file.
+var compileRE = regexp.MustCompile(`^(?:saved)?cmd_\S+ := (.*\sgcc\s.*\s-c -o )\S+\.o( \S+\.c)\s*(?:;.*)?$`)
+
+// depsRE has it write down what the file depends on.
+var depsRE = regexp.MustCompile(`-Wp,-MM?D,\S+`)
 
 type finder struct {
 	objdir, tmp string
@@ -225,9 +229,9 @@ func (f *finder) compile(ctx context.Context, object string) string {
 		return ""
 	}
 	twin := filepath.Join(f.tmp, strconv.Itoa(len(f.compiled))+".o")
-	text := string(m[1]) + twin + " -g" + string(m[3])
+	text := string(m[1]) + twin + " -g" + string(m[2])
 	// The dependencies would be written over those of the build.
-	text = regexp.MustCompile(`-Wp,-MM?D,\S+`).ReplaceAllString(text, "")
+	text = depsRE.ReplaceAllString(text, "")
 	cmd := exec.CommandContext(ctx, "sh", "-c", text)
 	cmd.Dir = f.objdir
 	if cmd.Run() != nil {

@@ -4,6 +4,7 @@ package qemu
 
 import (
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -26,8 +27,8 @@ func (byHand) kargs() []string                     { return []string{"nftvm.shel
 
 // printable is the command for the machine of o on a terminal.
 func (o Options) printable() []string {
-	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs},
-		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}, onTerminal{}, byHand{}, extraArgs(o.Append)}
+	devices := slices.Concat(o.board(), []device{directBoot{o.Kernel, o.Initrd}}, o.guest(),
+		[]device{onTerminal{}, byHand{}, extraArgs(o.Append)})
 	words := append([]string{o.Host.Binary}, nameAndArgs(devices, nil)...)
 	for i, w := range words {
 		words[i] = quote(w)

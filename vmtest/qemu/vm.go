@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -65,11 +66,19 @@ type Options struct {
 	Shared bool
 }
 
+// board is what every machine of o is built on, and guest what its kernel gets to
+// know besides its consoles.
+func (o Options) board() []device {
+	return []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs}}
+}
+
+func (o Options) guest() []device {
+	return []device{exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}}
+}
+
 // Machine is all of o that a saved machine depends on, but for the files.
 func (o Options) Machine() string {
-	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs}, exitOnPanic{},
-		steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}, extraArgs(o.Append)}
-	return strings.Join(nameAndArgs(devices, nil), " ")
+	return strings.Join(nameAndArgs(slices.Concat(o.board(), o.guest(), []device{extraArgs(o.Append)}), nil), " ")
 }
 
 // ExitKind says how a machine ended.
@@ -197,6 +206,8 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 		return fmt.Sprint(2 + len(cmd.ExtraFiles))
 	}
 	v.args = o.printable()
+	// A machine that is made to be saved writes to RAM itself.
+	shared := o.State == "" || o.Shared
 	user := o.Host.credential(o.Accel, o.Kernel, o.Initrd)
 	if user != nil {
 		for _, path := range []*string{&o.Kernel, &o.Initrd, &o.RAM} {
@@ -205,7 +216,7 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 			}
 			var f *os.File
 			if path == &o.RAM {
-				f, err = memoryOf(*path, user, o.State == "" || o.Shared)
+				f, err = memoryOf(*path, user, shared)
 			} else {
 				f, err = os.Open(*path)
 			}
@@ -217,17 +228,17 @@ func (v *VM) start(ctx context.Context, o Options) (err error) {
 		}
 	}
 
-	devices := []device{noExtras{}, microvm{o.Accel}, size{o.Memory, o.CPUs}}
+	devices := o.board()
 	if o.RAM != "" {
-		devices = append(devices, memoryFile{o.RAM, o.Memory, o.State == "" || o.Shared})
+		devices = append(devices, memoryFile{o.RAM, o.Memory, shared})
 	} else {
 		devices = append(devices, ownMemory{o.Memory})
 	}
 	if o.State != "" {
 		devices = append(devices, incoming{})
 	}
-	devices = append(devices,
-		directBoot{o.Kernel, o.Initrd}, exitOnPanic{}, steadyClock{o.Accel, o.CPUs, o.ICount}, sameAddresses{o.Accel}, kernelConsole{console}, agentPort{agent}, monitor{listener})
+	devices = slices.Concat(devices, []device{directBoot{o.Kernel, o.Initrd}}, o.guest(),
+		[]device{kernelConsole{console}, agentPort{agent}, monitor{listener}})
 	var early net.Conn
 	if o.EarlyConsole {
 		if early, err = pair(consoleBuffer); err != nil {
