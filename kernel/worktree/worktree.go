@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
@@ -40,6 +41,8 @@ type Tree struct {
 type state struct {
 	Format int       `json:"format"`
 	Source store.Key `json:"source"`
+	// Pristine is where that is.
+	Pristine string `json:"pristine"`
 	// Touched are the files that are not the pristine ones.
 	Touched map[string]touched `json:"touched"`
 }
@@ -83,12 +86,8 @@ func (t *Tree) Use(ctx context.Context, source store.Key, pristine string, o *se
 	if err := t.slot.Begin(); err != nil {
 		return err
 	}
-	if !t.slot.Clean || cur == nil || cur.Source != source {
-		fmt.Fprintf(log, "fresh work tree in %s\n", t.slot.Dir)
-		if err := t.fresh(ctx, pristine, log); err != nil {
-			return err
-		}
-		cur = &state{Format: format, Source: source, Touched: map[string]touched{}}
+	if err := t.open(ctx, &cur, source, pristine, log); err != nil {
+		return err
 	}
 	if err := t.sync(cur, pristine, o, log); err != nil {
 		return err
@@ -107,6 +106,28 @@ func (t *Tree) Use(ctx context.Context, source store.Key, pristine string, o *se
 		err = end
 	}
 	return err
+}
+
+// open makes the slot's source one of the wanted pristine tree, with what cur says
+// was touched.
+func (t *Tree) open(ctx context.Context, cur **state, source store.Key, pristine string, log io.Writer) error {
+	if t.slot.Clean && *cur != nil {
+		if (*cur).Source == source {
+			(*cur).Pristine = pristine
+			return nil
+		}
+		moved, err := t.move(ctx, *cur, pristine, log)
+		if err != nil {
+			return err
+		}
+		if moved {
+			(*cur).Source, (*cur).Pristine = source, pristine
+			return nil
+		}
+	}
+	fmt.Fprintf(log, "fresh work tree in %s\n", t.slot.Dir)
+	*cur = &state{Format: format, Source: source, Pristine: pristine, Touched: map[string]touched{}}
+	return t.fresh(ctx, pristine, log)
 }
 
 func (t *Tree) state() *state {
@@ -195,8 +216,8 @@ func (t *Tree) unchanged(path string, had touched) bool {
 
 func (t *Tree) restore(path, pristine string) error {
 	dst, orig := filepath.Join(t.Src, path), filepath.Join(pristine, path)
-	fi, err := os.Stat(orig)
-	if errors.Is(err, fs.ErrNotExist) {
+	fi, err := os.Lstat(orig)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || err == nil && fi.IsDir() {
 		if err := os.Remove(dst); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -205,14 +226,32 @@ func (t *Tree) restore(path, pristine string) error {
 	if err != nil {
 		return err
 	}
+	if fi.Mode()&fs.ModeSymlink != 0 {
+		return relink(orig, dst)
+	}
 	_, err = replace(orig, dst, fi.Mode().Perm())
 	return err
+}
+
+// relink puts a copy of a symbolic link in the place of dst.
+func relink(orig, dst string) error {
+	target, err := os.Readlink(orig)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(dst); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(target, dst)
 }
 
 // dropEmpty removes the directories that only the series had.
 func (t *Tree) dropEmpty(dir, pristine string) error {
 	for ; dir != "."; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(pristine, dir)); err == nil {
+		if fi, err := os.Stat(filepath.Join(pristine, dir)); err == nil && fi.IsDir() {
 			return nil
 		}
 		if err := os.Remove(filepath.Join(t.Src, dir)); err != nil {

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,8 +184,84 @@ func TestOtherSourceStartsOver(t *testing.T) {
 	use(t, st, "one", root, overlay(t, root, ""))
 	_, log := use(t, st, "one", root, overlay(t, root, ""))
 	require.NotContains(t, log, "fresh")
-	_, log = use(t, st, "two", root, overlay(t, root, ""))
+	other := pristine(t)
+	_, log = use(t, st, "two", other, overlay(t, other, ""))
+	require.Contains(t, log, "fresh", "they share no file")
+}
+
+// next is a pristine tree that shares the files of root but for those given; one
+// without content is not in it.
+func next(t *testing.T, root string, content map[string]string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "tree")
+	require.NoError(t, Link(t.Context(), root, dir, io.Discard))
+	for _, name := range slices.Sorted(maps.Keys(content)) {
+		p, text := filepath.Join(dir, name), content[name]
+		require.NoError(t, os.RemoveAll(p))
+		if text != "" {
+			require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
+			require.NoError(t, os.WriteFile(p, []byte(text), 0o644))
+		}
+	}
+	return dir
+}
+
+// From commit to commit only what differs is written, and what the series
+// touched is what the series makes of it.
+func TestMoveToANeighbour(t *testing.T) {
+	st, err := store.Open(t.TempDir())
+	require.NoError(t, err)
+	one := pristine(t)
+	for i := range 8 {
+		require.NoError(t, os.WriteFile(filepath.Join(one, fmt.Sprint("same", i)), nil, 0o644))
+	}
+	require.NoError(t, os.Symlink("same0", filepath.Join(one, "link")))
+	src, _ := use(t, st, "one", one, overlay(t, one, diff("net/a.c", "a", "A")))
+	a1, _ := stat(t, filepath.Join(src, "net/a.c"))
+	same, _ := stat(t, filepath.Join(src, "same0"))
+
+	// Another inode of b with the same content is none of make's business.
+	two := next(t, one, map[string]string{"Makefile": "VERSION = 8\n", "net/b.c": "b\n", "gone.c": "", "new/n.c": "n\n", "link": "", "same2": "", "same2/x": "x\n"})
+	require.NoError(t, os.Symlink("same1", filepath.Join(two, "link")))
+	b1, _ := stat(t, filepath.Join(src, "net/b.c"))
+	src, log := use(t, st, "two", two, overlay(t, two, diff("net/a.c", "a", "A")))
+	require.NotContains(t, log, "fresh")
+	require.Contains(t, log, "another source: 6 files differ")
+	a2, text := stat(t, filepath.Join(src, "net/a.c"))
+	require.Equal(t, "A\n", text)
+	require.True(t, os.SameFile(a1, a2), "the series makes the same of it as before")
+	b2, _ := stat(t, filepath.Join(src, "net/b.c"))
+	require.True(t, os.SameFile(b1, b2))
+	now, _ := stat(t, filepath.Join(src, "same0"))
+	require.True(t, os.SameFile(same, now))
+	m, text := stat(t, filepath.Join(src, "Makefile"))
+	require.Equal(t, "VERSION = 8\n", text)
+	orig, _ := stat(t, filepath.Join(two, "Makefile"))
+	require.False(t, os.SameFile(orig, m), "make sees a new file by its time")
+	require.NoFileExists(t, filepath.Join(src, "gone.c"))
+	require.FileExists(t, filepath.Join(src, "new/n.c"))
+	require.FileExists(t, filepath.Join(src, "same2/x"))
+	target, err := os.Readlink(filepath.Join(src, "link"))
+	require.NoError(t, err)
+	require.Equal(t, "same1", target)
+
+	// The patch is gone, and the file below it is another one.
+	three := next(t, two, map[string]string{"net/a.c": "c\n", "same2": "2\n"})
+	src, log = use(t, st, "three", three, overlay(t, three, ""))
+	require.NotContains(t, log, "fresh")
+	_, text = stat(t, filepath.Join(src, "net/a.c"))
+	require.Equal(t, "c\n", text)
+	_, text = stat(t, filepath.Join(src, "same2"))
+	require.Equal(t, "2\n", text)
+
+	// A source that has left the store says nothing about what the slot has.
+	require.NoError(t, os.RemoveAll(three))
+	_, log = use(t, st, "four", next(t, two, nil), overlay(t, two, ""))
 	require.Contains(t, log, "fresh")
+	for name, want := range map[string]string{"net/a.c": "a\n", "Makefile": "VERSION = 7\n", "gone.c": "g\n"} {
+		_, text := stat(t, filepath.Join(one, name))
+		require.Equal(t, want, text, "the pristine trees must stay pristine")
+	}
 }
 
 func TestFailureKeepsTheSlotAndCancelDoesNot(t *testing.T) {
