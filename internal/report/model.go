@@ -52,13 +52,21 @@ type Host struct {
 
 // Origin says exactly which source a cell was built from.
 type Origin struct {
-	Kind    string `json:"kind"` // debian or dir
+	Kind    string `json:"kind"` // debian, tarball, git or dir
 	Suite   string `json:"suite,omitempty"`
 	Package string `json:"package,omitempty"`
 	Version string `json:"version,omitempty"`
-	// SHA256 is that of the package, or of a directory's whole content.
-	SHA256 string `json:"sha256"`
+	// SHA256 is that of the package or tarball, or of a directory's whole content.
+	SHA256 string `json:"sha256,omitempty"`
 	Dir    string `json:"dir,omitempty"`
+	// URL is the tarball's, or its path.
+	URL string `json:"url,omitempty"`
+	// Repo is the repository's path or address, and Commit and Tree what Rev
+	// was there.
+	Repo   string `json:"repo,omitempty"`
+	Rev    string `json:"rev,omitempty"`
+	Commit string `json:"commit,omitempty"`
+	Tree   string `json:"tree,omitempty"`
 }
 
 // Cell is one tree in one flavor.

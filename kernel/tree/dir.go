@@ -53,8 +53,8 @@ func (f *Fetcher) resolveDir(ctx context.Context, t Tree) (*resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := sha256.Sum256([]byte(t.Dir))
-	index := filepath.Join(f.Store.Dir(), "dirs", hex.EncodeToString(id[:8])+".index")
+	family := "dir-" + short(t.Dir)
+	index := filepath.Join(f.Store.Dir(), "dirs", family+".index")
 	known := readIndex(index)
 	if err := hashFiles(ctx, t.Dir, files, known); err != nil {
 		return nil, err
@@ -67,8 +67,16 @@ func (f *Fetcher) resolveDir(ctx context.Context, t Tree) (*resolved, error) {
 		fmt.Fprintf(h, "%s\x00%o\x00%s\n", fl.path, keyMode(fl.mode), fl.sum)
 	}
 	o := Origin{Kind: "dir", Dir: t.Dir, SHA256: hex.EncodeToString(h.Sum(nil))}
-	return &resolved{origin: o, key: keyOf(o), fetch: func(ctx context.Context, dir string, log io.Writer) error {
-		return copyFiles(ctx, t.Dir, filepath.Join(dir, treeDir), files, log)
+	return &resolved{origin: o, key: keyOf(o), family: family, fetch: func(ctx context.Context, work string, log io.Writer) error {
+		items := make([]item, len(files))
+		byPath := map[string]*file{}
+		for i, fl := range files {
+			items[i] = item{path: fl.path, sum: fl.sum, mode: keyMode(fl.mode)}
+			byPath[fl.path] = fl
+		}
+		return f.assemble(ctx, work, family, items, log, func(ctx context.Context, dst string, lacks []item) error {
+			return parallel(ctx, len(lacks), func(i int) error { return byPath[lacks[i].path].copy(t.Dir, dst) })
+		})
 	}}, nil
 }
 
@@ -162,46 +170,33 @@ func hashFiles(ctx context.Context, dir string, files []*file, known map[string]
 	})
 }
 
-// copyFiles copies the listed files; unlike links, copies stay what they were
-// hashed as while their owner goes on working.
-func copyFiles(ctx context.Context, from, to string, files []*file, log io.Writer) error {
-	logf(log, "copying %d files from %s", len(files), from)
-	dirs := map[string]bool{}
-	for _, fl := range files {
-		if d := filepath.Dir(filepath.Join(to, fl.path)); !dirs[d] {
-			dirs[d] = true
-			if err := os.MkdirAll(d, 0o755); err != nil {
-				return err
-			}
-		}
-	}
-	return parallel(ctx, len(files), func(i int) error {
-		fl := files[i]
-		src, dst := filepath.Join(from, fl.path), filepath.Join(to, fl.path)
-		if fl.mode&fs.ModeSymlink != 0 {
-			target, err := os.Readlink(src)
-			if err != nil {
-				return err
-			}
-			return os.Symlink(target, dst)
-		}
-		raw, err := os.ReadFile(src)
+// copy copies the file; unlike a link, a copy stays what it was hashed as while
+// its owner goes on working.
+func (a *file) copy(from, to string) error {
+	src, dst := filepath.Join(from, a.path), filepath.Join(to, a.path)
+	if a.mode&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(src)
 		if err != nil {
 			return err
 		}
-		if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != fl.sum {
-			return fmt.Errorf("%s changed while it was copied; run again", src)
-		}
-		perm := fs.FileMode(0o644)
-		if fl.mode&0o100 != 0 {
-			perm = 0o755
-		}
-		if err := os.WriteFile(dst, raw, perm); err != nil {
-			return err
-		}
-		t := time.Unix(0, fl.mtime)
-		return os.Chtimes(dst, t, t)
-	})
+		return os.Symlink(target, dst)
+	}
+	raw, err := os.ReadFile(src)
+	if err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != a.sum {
+		return fmt.Errorf("%s changed while it was copied; run again", src)
+	}
+	perm := fs.FileMode(0o644)
+	if a.mode&0o100 != 0 {
+		perm = 0o755
+	}
+	if err := os.WriteFile(dst, raw, perm); err != nil {
+		return err
+	}
+	t := time.Unix(0, a.mtime)
+	return os.Chtimes(dst, t, t)
 }
 
 func parallel(ctx context.Context, n int, fn func(i int) error) error {

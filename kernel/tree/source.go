@@ -28,18 +28,31 @@ const MaxIndexAge = 24 * time.Hour
 
 // Origin says where a source came from, exactly enough to get it again.
 type Origin struct {
-	Kind    string `json:"kind"` // debian or dir
+	Kind    string `json:"kind"` // debian, tarball, git or dir
 	Suite   string `json:"suite,omitempty"`
 	Package string `json:"package,omitempty"`
 	Version string `json:"version,omitempty"`
-	// SHA256 is that of the package, or of a directory's whole content.
-	SHA256 string `json:"sha256"`
+	// SHA256 is that of the package or tarball, or of a directory's whole content.
+	SHA256 string `json:"sha256,omitempty"`
 	Dir    string `json:"dir,omitempty"`
+	// URL is the tarball's, or its path.
+	URL string `json:"url,omitempty"`
+	// Repo is the repository's path or address, and Commit and Tree what Rev
+	// was there.
+	Repo   string `json:"repo,omitempty"`
+	Rev    string `json:"rev,omitempty"`
+	Commit string `json:"commit,omitempty"`
+	Tree   string `json:"tree,omitempty"`
 }
 
 func (o Origin) String() string {
-	if o.Kind == "dir" {
+	switch o.Kind {
+	case "dir":
 		return fmt.Sprintf("dir %s sha256:%s", o.Dir, o.SHA256)
+	case "git":
+		return fmt.Sprintf("git %s %s commit %s", o.Repo, o.Rev, o.Commit)
+	case "tarball":
+		return fmt.Sprintf("tarball %s sha256:%s", o.URL, o.SHA256)
 	}
 	return fmt.Sprintf("debian %s %s %s sha256:%s", o.Suite, o.Package, o.Version, o.SHA256)
 }
@@ -79,18 +92,26 @@ type resolved struct {
 	origin Origin
 	key    store.Key
 	fetch  store.MakeFunc
+	// family is what this source and those before it are versions of, "" for
+	// sources that share no files.
+	family string
 }
 
 func (f *Fetcher) resolve(ctx context.Context, t Tree) (*resolved, error) {
-	if t.Debian != nil {
+	switch {
+	case t.Debian != nil:
 		return f.resolveDebian(ctx, t)
+	case t.Tarball != nil:
+		return f.resolveTarball(ctx, t)
+	case t.Git != nil:
+		return f.resolveGit(ctx, t)
 	}
 	return f.resolveDir(ctx, t)
 }
 
 // Resolve pins down which source the tree's name means now: for a package its
-// exact version and checksum, for a directory its content. It fetches at most
-// an index.
+// exact version and checksum, for a revision its commit, for a directory its
+// content. It fetches at most an index, a tarball or a commit.
 func (f *Fetcher) Resolve(ctx context.Context, t Tree) (Origin, store.Key, error) {
 	r, err := f.resolve(ctx, t)
 	if err != nil {
@@ -124,6 +145,9 @@ func (f *Fetcher) Source(ctx context.Context, t Tree) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.family != "" {
+		f.remember(r.family, r.key)
+	}
 	s := &Source{Tree: t, Origin: r.origin, Dir: filepath.Join(e.Dir, treeDir), Entry: e}
 	if s.Version, err = kver.OfTree(s.Dir); err != nil {
 		return nil, f.fail(err, e.Log)
@@ -138,7 +162,11 @@ func (f *Fetcher) fail(err error, log string) error {
 func keyOf(o Origin) store.Key {
 	// Where a source came from is told by Origin; what it is, by its
 	// checksum. The kind tells how to unpack what the checksum is of.
-	return store.NewKey(Stage).Str("format", sourceFormat).Str("kind", o.Kind).Str("sha256", o.SHA256).Key()
+	k := store.NewKey(Stage).Str("format", sourceFormat).Str("kind", o.Kind).Str("sha256", o.SHA256)
+	if o.Tree != "" {
+		k.Str("tree", o.Tree)
+	}
+	return k.Key()
 }
 
 func logf(w io.Writer, format string, args ...any) {

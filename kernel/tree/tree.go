@@ -24,6 +24,10 @@ type Tree struct {
 	Name string
 	// Debian is the source package it comes from.
 	Debian *Debian
+	// Tarball is the archive it comes from.
+	Tarball *Tarball
+	// Git is the revision it comes from.
+	Git *Git
 	// Dir is the plain directory it comes from, absolute.
 	Dir string
 }
@@ -40,12 +44,15 @@ type Debian struct {
 }
 
 // Hint is what is known of the kernel's version before the source is there:
-// that in the package's name, or a directory's Makefile. "" when nothing is.
+// that in the name of the package or the tarball, or a directory's Makefile. ""
+// when nothing is.
 func (t Tree) Hint() string {
-	if t.Debian != nil {
-		if v, ok := strings.CutPrefix(t.Debian.Package, packagePrefix); ok {
-			return v
-		}
+	switch {
+	case t.Debian != nil:
+		return strings.TrimPrefix(t.Debian.Package, packagePrefix)
+	case t.Tarball != nil:
+		return t.Tarball.version()
+	case t.Git != nil:
 		return ""
 	}
 	v, err := kver.OfTree(t.Dir)
@@ -138,9 +145,23 @@ func (t *texts) UnmarshalYAML(raw []byte) error {
 }
 
 type fileTree struct {
-	Name   text        `yaml:"name"`
-	Debian *fileDebian `yaml:"debian"`
-	Dir    text        `yaml:"dir"`
+	Name    text         `yaml:"name"`
+	Debian  *fileDebian  `yaml:"debian"`
+	Tarball *fileTarball `yaml:"tarball"`
+	Git     *fileGit     `yaml:"git"`
+	Dir     text         `yaml:"dir"`
+}
+
+type fileTarball struct {
+	URL       text `yaml:"url"`
+	SHA256    text `yaml:"sha256"`
+	Signature text `yaml:"signature"`
+	Keyring   text `yaml:"keyring"`
+}
+
+type fileGit struct {
+	Repo text `yaml:"repo"`
+	Rev  text `yaml:"rev"`
 }
 
 type fileDebian struct {
@@ -195,36 +216,99 @@ func (ft fileTree) tree(base string) (Tree, error) {
 	if !nameRE.MatchString(t.Name) {
 		return t, fmt.Errorf("tree name %q: use letters, digits and . _ + -", t.Name)
 	}
-	if (ft.Debian == nil) == (t.Dir == "") {
-		return t, fmt.Errorf("tree %q needs one origin: debian or dir", t.Name)
-	}
-	if t.Dir != "" {
-		if !filepath.IsAbs(t.Dir) {
-			t.Dir = filepath.Join(base, t.Dir)
+	origins := 0
+	for _, is := range []bool{ft.Debian != nil, ft.Tarball != nil, ft.Git != nil, t.Dir != ""} {
+		if is {
+			origins++
 		}
-		abs, err := filepath.Abs(t.Dir)
-		t.Dir = abs
-		return t, err
 	}
-	d := &Debian{Package: string(ft.Debian.Package), Version: string(ft.Debian.Version), SHA256: string(ft.Debian.SHA256)}
-	for _, s := range ft.Debian.Suite {
+	if origins != 1 {
+		return t, fmt.Errorf("tree %q needs one origin: debian, tarball, git or dir", t.Name)
+	}
+	var err error
+	switch {
+	case ft.Debian != nil:
+		t.Debian, err = ft.Debian.origin()
+	case ft.Tarball != nil:
+		t.Tarball, err = ft.Tarball.origin(base)
+	case ft.Git != nil:
+		t.Git, err = ft.Git.origin(base)
+	default:
+		t.Dir, err = below(base, t.Dir)
+	}
+	if err != nil {
+		err = fmt.Errorf("tree %q: %w", t.Name, err)
+	}
+	return t, err
+}
+
+// below is a path of the file, which begins at the file's own directory.
+func below(base, path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(base, path)
+	}
+	return filepath.Abs(path)
+}
+
+func (fd fileDebian) origin() (*Debian, error) {
+	d := &Debian{Package: string(fd.Package), Version: string(fd.Version), SHA256: string(fd.SHA256)}
+	for _, s := range fd.Suite {
 		if !suiteRE.MatchString(string(s)) {
-			return t, fmt.Errorf("tree %q: suite %q is not a suite's name", t.Name, s)
+			return nil, fmt.Errorf("suite %q is not a suite's name", s)
 		}
 		d.Suites = append(d.Suites, string(s))
 	}
 	switch {
 	case len(d.Suites) == 0:
-		return t, fmt.Errorf("tree %q: debian origin without suite", t.Name)
+		return nil, errors.New("debian origin without suite")
 	case !packageRE.MatchString(d.Package):
-		return t, fmt.Errorf("tree %q: package %q is not a linux-source-X.Y", t.Name, d.Package)
+		return nil, fmt.Errorf("package %q is not a linux-source-X.Y", d.Package)
 	case d.Version != "" && !versionRE.MatchString(d.Version):
-		return t, fmt.Errorf("tree %q: %q is not a package version", t.Name, d.Version)
+		return nil, fmt.Errorf("%q is not a package version", d.Version)
 	case d.SHA256 != "" && !sha256RE.MatchString(d.SHA256):
-		return t, fmt.Errorf("tree %q: sha256 is not 64 hex digits", t.Name)
+		return nil, errors.New("sha256 is not 64 hex digits")
 	}
-	t.Debian = d
-	return t, nil
+	return d, nil
+}
+
+func (ft fileTarball) origin(base string) (*Tarball, error) {
+	b := &Tarball{URL: string(ft.URL), SHA256: string(ft.SHA256), Signature: string(ft.Signature), Keyring: string(ft.Keyring)}
+	switch {
+	case b.URL == "":
+		return nil, errors.New("tarball origin without url")
+	case !sha256RE.MatchString(b.SHA256):
+		return nil, errors.New("a tarball needs its sha256, 64 hex digits")
+	case (b.Signature == "") != (b.Keyring == ""):
+		return nil, errors.New("signature and keyring need each other")
+	}
+	for _, at := range []*string{&b.URL, &b.Signature, &b.Keyring} {
+		if *at == "" || webRE.MatchString(*at) {
+			continue
+		}
+		var err error
+		if *at, err = below(base, *at); err != nil {
+			return nil, err
+		}
+	}
+	if webRE.MatchString(b.Keyring) {
+		return nil, errors.New("a keyring is a file: whoever can change the archive must not choose the key")
+	}
+	return b, nil
+}
+
+func (fg fileGit) origin(base string) (*Git, error) {
+	g := &Git{Repo: string(fg.Repo), Rev: string(fg.Rev)}
+	switch {
+	case g.Repo == "":
+		return nil, errors.New("git origin without repo")
+	case g.Rev == "" || strings.HasPrefix(g.Rev, "-"):
+		return nil, fmt.Errorf("%q is not a revision", g.Rev)
+	case g.remote():
+		return g, nil
+	}
+	var err error
+	g.Repo, err = below(base, g.Repo)
+	return g, err
 }
 
 func yamlError(path string, err error) error {

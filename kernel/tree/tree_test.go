@@ -5,6 +5,7 @@ package tree
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,9 +33,21 @@ func TestLoad(t *testing.T) {
   debian: {suite: [bullseye, bullseye-security], package: linux-source-5.10, version: 5.10.223-1}
 - name: mine
   dir: ../linux
+- name: release
+  tarball: {url: 'https://example.invalid/linux-7.3.4.tar.xz', sha256: `+strings.Repeat("0", 64)+`, signature: s.sign, keyring: /k}
+- name: commit
+  git: {repo: ../linux, rev: v7.3}
+- name: far
+  git: {repo: 'git@example.invalid:linux', rev: v7.3}
 `)
 	require.NoError(t, err)
-	require.Equal(t, []string{"5.10", "mine"}, ts.Names(), "5.10 is no number")
+	require.Equal(t, []string{"5.10", "mine", "release", "commit", "far"}, ts.Names(), "5.10 is no number")
+	base := filepath.Dir(ts.Path)
+	require.Equal(t, "https://example.invalid/linux-7.3.4.tar.xz", ts.All[2].Tarball.URL)
+	require.Equal(t, filepath.Join(base, "s.sign"), ts.All[2].Tarball.Signature)
+	require.Equal(t, "7.3.4", ts.All[2].Hint())
+	require.Equal(t, Git{Repo: filepath.Join(filepath.Dir(base), "linux"), Rev: "v7.3"}, *ts.All[3].Git)
+	require.Equal(t, "git@example.invalid:linux", ts.All[4].Git.Repo)
 	require.Equal(t, []string{"bullseye", "bullseye-security"}, ts.All[0].Debian.Suites)
 	require.Equal(t, "5.10.223-1", ts.All[0].Debian.Version)
 	require.Equal(t, filepath.Join(filepath.Dir(filepath.Dir(ts.Path)), "linux"), ts.All[1].Dir)
@@ -46,7 +59,7 @@ func TestLoad(t *testing.T) {
 	_, err = ts.Select([]string{"9.99"})
 	var un *UnknownError
 	require.ErrorAs(t, err, &un)
-	require.Equal(t, `unknown tree "9.99"; `+ts.Path+` knows: 5.10, mine`, err.Error())
+	require.Equal(t, `unknown tree "9.99"; `+ts.Path+` knows: 5.10, mine, release, commit, far`, err.Error())
 }
 
 func TestLoadErrors(t *testing.T) {
@@ -61,6 +74,11 @@ func TestLoadErrors(t *testing.T) {
 		"bad name":       {"trees:\n- name: ../x\n  dir: /x\n", "tree name \"../x\""},
 		"option":         {"trees:\n- name: a\n  debian: {suite: '-o x', package: linux-source-6.1}\n", "is not a suite's name"},
 		"bad package":    {"trees:\n- name: a\n  debian: {suite: sid, package: bash}\n", "package \"bash\" is not a linux-source-X.Y"},
+		"no sum":         {"trees:\n- name: a\n  tarball: {url: x}\n", "a tarball needs its sha256"},
+		"no keyring":     {"trees:\n- name: a\n  tarball: {url: x, sha256: " + strings.Repeat("0", 64) + ", signature: s}\n", "signature and keyring need each other"},
+		"far keyring":    {"trees:\n- name: a\n  tarball: {url: x, sha256: " + strings.Repeat("0", 64) + ", signature: s, keyring: 'https://k'}\n", "a keyring is a file"},
+		"no repo":        {"trees:\n- name: a\n  git: {rev: main}\n", "git origin without repo"},
+		"rev is a flag":  {"trees:\n- name: a\n  git: {repo: x, rev: --all}\n", "\"--all\" is not a revision"},
 		"bad sum":        {"trees:\n- name: a\n  debian: {suite: sid, package: linux-source-6.1, sha256: abc}\n", "sha256 is not 64 hex digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
