@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 
@@ -26,14 +27,16 @@ import (
 
 type runFlags struct {
 	trees, flavors, tests []string
-	out, env              string
-	patches, selftests    string
-	extra                 []string
-	jobs, memory          int
-	keep                  bool
-	accel                 string
-	resume, buildOnly     bool
-	refresh               bool
+	// own are paths of trees that configs/trees.yaml does not name.
+	own                []string
+	out, env           string
+	patches, selftests string
+	extra              []string
+	jobs, memory       int
+	keep               bool
+	accel              string
+	resume, buildOnly  bool
+	refresh            bool
 }
 
 func newRun(p *project) *cobra.Command {
@@ -47,7 +50,7 @@ func newRun(p *project) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringSliceVar(&f.trees, "trees", nil, "trees of configs/trees.yaml (default: all that the series supports)")
+	f.addTrees(cmd)
 	fl.StringSliceVar(&f.flavors, "flavors", []string{"plain"}, "flavors")
 	fl.StringSliceVar(&f.tests, "tests", nil, "globs of test names (default: all)")
 	fl.StringVar(&f.out, "out", "out/run", "directory for the results")
@@ -71,6 +74,33 @@ func (f *runFlags) defaults(root string) {
 	if f.selftests == "" {
 		f.selftests = filepath.Join(root, "selftests")
 	}
+}
+
+// addTrees adds the flags that choose trees.
+func (f *runFlags) addTrees(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringSliceVar(&f.trees, "trees", nil, "trees of configs/trees.yaml (default: all that the series supports)")
+	fl.StringArrayVar(&f.own, "tree", nil, "a kernel tree of your own, PATH as it lies there or PATH@REV; it is only read (may be repeated)")
+}
+
+// choose has the trees that the flags name.
+func (f *runFlags) choose(cfg *tree.Trees, s *series.Series) ([]tree.Tree, error) {
+	var out []tree.Tree
+	for _, path := range f.own {
+		t, err := tree.At(path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	if len(f.trees) == 0 && len(out) > 0 {
+		return out, nil
+	}
+	named, err := cfg.Select(f.trees)
+	if err == nil && len(f.trees) == 0 {
+		named, err = kernel.Supported(named, s)
+	}
+	return append(out, named...), err
 }
 
 // lacking says what the machine must have and has not.
@@ -121,13 +151,8 @@ func prepare(ctx context.Context, p *project, f runFlags) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.trees, err = cfg.Select(f.trees); err != nil {
+	if s.trees, err = f.choose(cfg, ser); err != nil {
 		return nil, err
-	}
-	if len(f.trees) == 0 {
-		if s.trees, err = kernel.Supported(s.trees, ser); err != nil {
-			return nil, err
-		}
 	}
 	if s.specs, err = matrix.LoadSpecs(s.configs(), f.selftests); err != nil {
 		return nil, err
@@ -267,9 +292,15 @@ func again(root string, f runFlags) func(tree, flavor, test string) string {
 	if err != nil {
 		exe = "nftvm"
 	}
-	return func(tree, flavor, test string) string {
-		args := []string{exe, "run", "--project", root, "--series", f.patches, "--selftests", f.selftests,
-			"--trees", tree, "--flavors", flavor, "--tests", test, "--out", "${1:-repro}"}
+	return func(name, flavor, test string) string {
+		choice := []string{"--trees", name}
+		for _, path := range f.own {
+			if t, err := tree.At(path); err == nil && t.Name == name {
+				choice = []string{"--tree", t.Place()}
+			}
+		}
+		args := slices.Concat([]string{exe, "run", "--project", root, "--series", f.patches, "--selftests", f.selftests}, choice,
+			[]string{"--flavors", flavor, "--tests", test, "--out", "${1:-repro}"})
 		for _, e := range f.extra {
 			if abs, err := filepath.Abs(e); err == nil {
 				e = abs

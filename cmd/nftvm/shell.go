@@ -49,7 +49,8 @@ func newExec(p *project) *cobra.Command {
 two linked pairs of netdevsim ports:
 
 ` + indent(lab.Picture) + `
-The command gets the standard input, and its exit status is nftvm's; 2 is also
+TREE is a name of configs/trees.yaml, or the path of a tree of your own (./linux,
+or ./linux@REV). The command gets the standard input, and its exit status is nftvm's; 2 is also
 that of a harness which could not do its job.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
@@ -125,7 +126,11 @@ func withGuest(ctx context.Context, p *project, f guestFlags, name string, fn fu
 		return err
 	}
 	f.defaults(root)
-	trees, err := cfg.Select([]string{name})
+	chosen := runFlags{trees: []string{name}}
+	if strings.ContainsRune(name, filepath.Separator) {
+		chosen = runFlags{own: []string{name}}
+	}
+	trees, err := chosen.choose(cfg, nil)
 	if err != nil {
 		return err
 	}

@@ -114,6 +114,53 @@ next:
 	return out, nil
 }
 
+// At is the tree of a directory that no file names, or with PATH@REV that of a
+// revision of the repository there. Its name tells two of one base name apart.
+func At(path string) (Tree, error) {
+	dir, rev := path, ""
+	if _, err := os.Stat(path); err != nil {
+		i := strings.LastIndexByte(path, '@')
+		if i < 0 {
+			return Tree{}, fmt.Errorf("no tree at %s: %w", path, err)
+		}
+		dir, rev = path[:i], path[i+1:]
+		if _, err := os.Stat(dir); err != nil {
+			return Tree{}, fmt.Errorf("no repository at %s: %w", dir, err)
+		}
+		if rev == "" || rev[0] == '-' {
+			return Tree{}, fmt.Errorf("%s: %q is not a revision", path, rev)
+		}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return Tree{}, err
+	}
+	t := Tree{Name: strings.Trim(unfitRE.ReplaceAllString(filepath.Base(dir), "-"), "-") + "+" + short(dir)[:6]}
+	if !nameRE.MatchString(t.Name) {
+		t.Name = "tree" + t.Name
+	}
+	if rev == "" {
+		t.Dir = dir
+	} else {
+		t.Git = &Git{Repo: dir, Rev: rev}
+	}
+	return t, nil
+}
+
+// unfitRE is what a tree's name cannot have.
+var unfitRE = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+// Place is what At makes the tree of, "" for one of another origin.
+func (t Tree) Place() string {
+	switch {
+	case t.Git != nil && !t.Git.remote():
+		return t.Git.Repo + "@" + t.Git.Rev
+	case t.Git == nil:
+		return t.Dir
+	}
+	return ""
+}
+
 // text keeps a YAML scalar as it is written: 5.10 is a name here, and would be
 // 5.1 as a number.
 type text string

@@ -62,6 +62,39 @@ func TestLoad(t *testing.T) {
 	require.Equal(t, `unknown tree "9.99"; `+ts.Path+` knows: 5.10, mine, release, commit, far`, err.Error())
 }
 
+func TestAt(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"linux", "a@b", "my linux!", "…"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o755))
+	}
+	at := func(name string) Tree {
+		tr, err := At(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Regexp(t, nameRE, tr.Name)
+		again, err := At(tr.Place())
+		require.NoError(t, err)
+		require.Equal(t, tr, again)
+		return tr
+	}
+	require.Equal(t, filepath.Join(dir, "linux"), at("linux").Dir)
+	require.Equal(t, filepath.Join(dir, "a@b"), at("a@b").Dir, "what is there is no revision")
+	require.Equal(t, &Git{Repo: filepath.Join(dir, "linux"), Rev: "v7.3"}, at("linux@v7.3").Git)
+	require.Equal(t, &Git{Repo: filepath.Join(dir, "a@b"), Rev: "HEAD~1"}, at("a@b@HEAD~1").Git)
+	at("my linux!")
+	at("…")
+	other := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(other, "linux"), 0o755))
+	tr, err := At(filepath.Join(other, "linux"))
+	require.NoError(t, err)
+	require.NotEqual(t, at("linux").Name, tr.Name)
+	require.Equal(t, at("linux").Name, at("linux@v7.3").Name, "its commits share a place to build in")
+
+	for path, want := range map[string]string{"none": "no tree at", "none@v1": "no repository at", "linux@": "is not a revision", "linux@--all": "is not a revision"} {
+		_, err := At(filepath.Join(dir, path))
+		require.ErrorContains(t, err, want)
+	}
+}
+
 func TestLoadErrors(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown field":  {"trees:\n- name: a\n  dri: /x\n", `trees.yaml:3: unknown field "dri"`},
