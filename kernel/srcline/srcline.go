@@ -182,17 +182,26 @@ func (f *finder) line(ctx context.Context, p place) string {
 	return f.lines[p]
 }
 
+// padding is what may be between a function's end and the next function, which is
+// the end to the kernel.
+const padding = 64
+
 // object is the one that p's function is in. Static functions of one name are
 // told apart by module and size; what is still open has no answer.
 func (f *finder) object(p place) (symbol, bool) {
 	found := slices.DeleteFunc(slices.Clone(f.index[p.fn]), func(s symbol) bool {
-		// The kernel counts the padding behind a function, too.
-		return p.size < s.size || p.size-s.size > 64 || (p.module != "") != f.modular(s.object, p.module)
+		return p.size < s.size || p.offset >= max(s.size, 1) || (p.module != "") != f.modular(s.object, p.module)
 	})
-	if len(found) != 1 {
+	near := slices.DeleteFunc(slices.Clone(found), func(s symbol) bool { return p.size-s.size > padding })
+	if len(near) == 0 && p.module != "" {
+		// Behind the last function of a module comes the end of its memory, in
+		// whole pages.
+		near = found
+	}
+	if len(near) != 1 {
 		return symbol{}, false
 	}
-	return found[0], true
+	return near[0], true
 }
 
 // modular says whether an object is part of a module: of that one, or if it has

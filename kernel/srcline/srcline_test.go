@@ -60,6 +60,7 @@ func TestAnnotate(t *testing.T) {
 		{"kernel", " twice+0x0/" + size("twice"), `/net/a\.c:[4-8]\)$`},
 		{"module", " twice+0x0/" + size("twice") + " [my_mod]", `/net/m\.c:[4-8]\)$`},
 		{"module with what taints", " of_m+0x0/" + size("of_m") + " [my_mod(O)]", `/net/m\.c:10\)$`},
+		{"last of a module", " of_m+0x0/0x1000 [my_mod]", `/net/m\.c:10\)$`},
 		{"padding counts", "RIP: 0010:of_a+0x0/0x30", `/net/a\.c:10\)$`},
 	} {
 		got, err := Annotate(t.Context(), dir, tc.in)
@@ -67,7 +68,7 @@ func TestAnnotate(t *testing.T) {
 		require.True(t, strings.HasPrefix(got, tc.in+" ("), "%s: %s", tc.name, got)
 		require.Regexp(t, tc.want, got, tc.name)
 	}
-	for _, in := range []string{"unknown+0x1/0x10", "twice+0x0/0x4000", "twice+0x0/" + size("twice") + " [another]", "no place at all"} {
+	for _, in := range []string{"unknown+0x1/0x10", "twice+0x0/0x4000", "twice+0x0/" + size("twice") + " [another]", "of_m+0x800/0x1000 [my_mod]", "no place at all"} {
 		got, err := Annotate(t.Context(), dir, in)
 		require.NoError(t, err)
 		require.Equal(t, in, got)
