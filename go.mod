@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/bluekeyes/go-gitdiff v0.9.0
 	github.com/digitalocean/go-qemu v0.0.0-20230711162256-2e3d0186973e
+	github.com/fsnotify/fsnotify v1.10.1
 	github.com/goccy/go-yaml v1.19.2
 	github.com/gofrs/flock v0.13.1
 	github.com/hashicorp/go-version v1.9.0

@@ -64,6 +64,10 @@ type Builder struct {
 	// Choose, when set, takes from the patches that a tree gets those to apply.
 	// A symbol that is lost for want of a patch is no error then.
 	Choose func([]series.Patch) []series.Patch
+	// Edited, when set, is what to build instead of the series; it is in a
+	// directory (Overlay.Write), and made for the source of EditedOf.
+	Edited   *series.Overlay
+	EditedOf store.Key
 	// Strict are C files to compile once more, with all that compilers and
 	// sparse can say; Built.Warnings has it. Nothing else is built behind that.
 	Strict []string
@@ -118,6 +122,8 @@ type Built struct {
 	Stages   []Stage
 
 	objects string
+	source  *tree.Source
+	kit     string
 }
 
 // Supported returns those of the trees that the series is meant for. A tree of
@@ -191,16 +197,12 @@ func (r *run) all(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		r.src, r.built.Version, r.built.Origin, r.built.Source = src, src.Version, src.Origin, src.Dir
+		r.src, r.built.source, r.built.Version, r.built.Origin, r.built.Source = src, src, src.Version, src.Origin, src.Dir
 		return src.Entry, nil
 	}); err != nil {
 		return err
 	}
-	patched, err := r.stage(ctx, series.Stage, func() (*store.Entry, error) { return r.patch(ctx, s) })
-	if err != nil {
-		return err
-	}
-	if r.built.Overlay, err = series.ReadOverlay(patched.Dir); err != nil {
+	if err := r.overlay(ctx, s); err != nil {
 		return err
 	}
 	if len(r.Cocci) > 0 {
@@ -228,6 +230,7 @@ func (r *run) all(ctx context.Context) error {
 	b.Key = image.Key
 	b.Image, b.Vmlinux = filepath.Join(image.Dir, kbuild.Image), filepath.Join(image.Dir, kbuild.Vmlinux)
 	b.Config, b.Modules = filepath.Join(image.Dir, kbuild.Config), filepath.Join(image.Dir, kbuild.Modules)
+	b.kit = filepath.Join(image.Dir, kbuild.Kit)
 	b.Compiled = kbuild.ReadCompiled(image.Dir)
 	if b.Release, err = kbuild.ReadRelease(image.Dir); err != nil {
 		return err
@@ -260,6 +263,23 @@ func (b *Builder) detect(ctx context.Context) error {
 	}
 	tc, err := kmake.DetectToolchain(ctx, b.Store.Dir())
 	b.toolchain = tc
+	return err
+}
+
+// overlay has what is made of the source.
+func (r *run) overlay(ctx context.Context, s *series.Series) error {
+	if r.Edited != nil {
+		if r.EditedOf != r.src.Entry.Key {
+			return fmt.Errorf("tree %s is %s now, and was another source when it was opened for editing", r.tree.Name, r.src.Version)
+		}
+		r.built.Overlay = r.Edited
+		return nil
+	}
+	patched, err := r.stage(ctx, series.Stage, func() (*store.Entry, error) { return r.patch(ctx, s) })
+	if err != nil {
+		return err
+	}
+	r.built.Overlay, err = series.ReadOverlay(patched.Dir)
 	return err
 }
 
@@ -386,7 +406,7 @@ func (r *run) manual(ctx context.Context, image *store.Entry) (*store.Entry, err
 	k := store.NewKey(kbuild.ModuleStage).Str("format", "1").Str("build", string(image.Key))
 	return r.Store.Do(ctx, kbuild.ModuleStage, k.Key(), func(ctx context.Context, dir string, log io.Writer) error {
 		return r.inSlot(ctx, "manual", log, func(ctx context.Context, m *kmake.Make) error {
-			return kbuild.BuildManual(ctx, m, filepath.Join(image.Dir, kbuild.Kit), r.src.Version, dir)
+			return kbuild.BuildManual(ctx, m, kbuild.ManualDir, filepath.Join(image.Dir, kbuild.Kit), r.src.Version, dir)
 		})
 	})
 }

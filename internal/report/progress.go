@@ -34,6 +34,9 @@ func NewProgress(out *os.File) *Progress {
 	return p
 }
 
+// NewProgressTo writes plain lines to what is no terminal.
+func NewProgressTo(out io.Writer) *Progress { return &Progress{out: out, started: time.Now()} }
+
 // Line writes one line of its own.
 func (p *Progress) Line(format string, args ...any) {
 	p.mu.Lock()

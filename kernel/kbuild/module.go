@@ -19,15 +19,15 @@ import (
 // ManualDir is the directory that the manual build is about.
 const ManualDir = "net/netfilter"
 
-// BuildManual runs "make M=net/netfilter/ modules" against the kit of a build
-// entry, in m's object directory, and fills dir with the modules. m.Obj must
-// not be that of the in-tree build.
-func BuildManual(ctx context.Context, m *kmake.Make, kit, version, dir string) error {
+// BuildManual runs "make M=what/ modules" against the kit of a build entry, in m's
+// object directory, and fills dir with the modules. m.Obj must not be that of
+// the in-tree build.
+func BuildManual(ctx context.Context, m *kmake.Make, what, kit, version, dir string) error {
 	if err := layKit(kit, m.Obj); err != nil {
 		return err
 	}
-	args := []string{"M=" + ManualDir + "/"}
-	out := filepath.Join(m.Obj, ManualDir)
+	args := []string{"M=" + what + "/"}
+	out := filepath.Join(m.Obj, what)
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
@@ -35,12 +35,12 @@ func BuildManual(ctx context.Context, m *kmake.Make, kit, version, dir string) e
 		// From 6.13 on, objects of a relative M= land in the source tree
 		// unless they are sent elsewhere.
 		args = append(args, "MO="+out)
-	} else if err := linkSources(filepath.Join(m.Src, ManualDir), out); err != nil {
+	} else if err := linkSources(filepath.Join(m.Src, what), out); err != nil {
 		// Before that they land in the object directory, and 6.10 to 6.12
 		// look for the sources nowhere else.
 		return err
 	}
-	if err := m.Run(ctx, "make M="+ManualDir+"/ modules", append(args, "modules")...); err != nil {
+	if err := m.Run(ctx, "make M="+what+"/ modules", append(args, "modules")...); err != nil {
 		return err
 	}
 	n := 0
@@ -55,7 +55,7 @@ func BuildManual(ctx context.Context, m *kmake.Make, kit, version, dir string) e
 		return err
 	}
 	if n == 0 {
-		return fmt.Errorf("make M=%s/ modules made no module", ManualDir)
+		return fmt.Errorf("make M=%s/ modules made no module", what)
 	}
 	return nil
 }

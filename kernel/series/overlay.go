@@ -121,3 +121,41 @@ func (o *Overlay) Key(k *store.Hasher, matters func(path string) bool) {
 		}
 	}
 }
+
+// Edited is what the files at paths of an edited copy of the pristine tree make
+// of it: the copy is what a series is otherwise.
+func Edited(pristine, edited string, paths []string) (*Overlay, error) {
+	st := &state{root: pristine, files: map[string]*changed{}}
+	in := &state{root: edited}
+	for _, path := range paths {
+		c, err := in.read(path)
+		if err != nil {
+			return nil, err
+		}
+		if c == nil {
+			c = &changed{}
+		}
+		st.files[path] = c
+	}
+	return st.overlay()
+}
+
+// Differ are the paths of files that two overlays do not have alike, sorted.
+func Differ(a, b *Overlay) []string {
+	was := map[string]OverlayFile{}
+	for _, f := range a.Files {
+		was[f.Path] = f
+	}
+	var out []string
+	for _, f := range b.Files {
+		if old, ok := was[f.Path]; !ok || old != f {
+			out = append(out, f.Path)
+		}
+		delete(was, f.Path)
+	}
+	for path := range was {
+		out = append(out, path)
+	}
+	sort.Strings(out)
+	return out
+}

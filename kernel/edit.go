@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/kmake"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/proc"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/worktree"
+)
+
+// ModuleDirs are the directories of which the modules can be made anew without
+// the kernel.
+var ModuleDirs = []string{kbuild.ManualDir, "drivers/net/netdevsim"}
+
+// EditStage is the name of Modules in errors.
+const EditStage = "modules"
+
+// Touches are the ModuleDirs that have to be made anew for what differs between
+// the overlay that b was built of and another. ok is false when modules alone
+// would not show the difference: then the kernel has to be built.
+func (b *Built) Touches(o *series.Overlay) (dirs []string, ok bool) {
+	objects := b.Objects()
+	for _, path := range series.Differ(b.Overlay, o) {
+		if !kbuild.Matters(path) {
+			continue
+		}
+		dir := filepath.Dir(path)
+		if objects == "" || !slices.Contains(ModuleDirs, dir) || gone(b.Overlay, path) || gone(o, path) {
+			return nil, false
+		}
+		var only []string
+		switch filepath.Ext(path) {
+		case ".c":
+			only, ok = users(objects, "", strings.TrimSuffix(path, ".c")+".o")
+		case ".h":
+			only, ok = users(objects, path, "")
+		default:
+			ok = false
+		}
+		if !ok {
+			return nil, false
+		}
+		dirs = append(dirs, only...)
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs), true
+}
+
+// gone says whether an overlay takes a file away.
+func gone(o *series.Overlay, path string) bool {
+	return slices.ContainsFunc(o.Files, func(f series.OverlayFile) bool { return f.Path == path && f.Deleted() })
+}
+
+// users are the directories of the objects that a header is in, or that are the
+// named one; ok is false when one of those is no part of a module of ours, or
+// when there is none: what make does then is not known here.
+func users(objects, header, object string) (dirs []string, ok bool) {
+	cmds := []string{filepath.Join(objects, filepath.Dir(object), "."+filepath.Base(object)+".cmd")}
+	if header != "" {
+		cmds = nil
+		err := filepath.WalkDir(objects, func(p string, d fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(p, ".o.cmd") {
+				cmds = append(cmds, p)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, false
+		}
+	}
+	for _, cmd := range cmds {
+		text, err := os.ReadFile(cmd)
+		if err != nil {
+			return nil, false
+		}
+		if header != "" && !depends(text, header) {
+			continue
+		}
+		rel, err := filepath.Rel(objects, filepath.Dir(cmd))
+		if err != nil || !slices.Contains(ModuleDirs, rel) || !bytes.Contains(text, []byte(" -DMODULE ")) {
+			return nil, false
+		}
+		dirs = append(dirs, rel)
+	}
+	return dirs, len(dirs) > 0
+}
+
+// depends says whether a path is among what kbuild wrote down of an object.
+func depends(cmd []byte, path string) bool {
+	for word := range bytes.FieldsSeq(cmd) {
+		if rest, ok := bytes.CutSuffix(word, []byte(path)); ok && (len(rest) == 0 || rest[len(rest)-1] == '/') {
+			return true
+		}
+	}
+	return false
+}
+
+// Modules makes the modules of dirs anew from an overlay that differs from b's
+// nowhere else, and returns b with them in the place of its own, below dir.
+// What was made by "make M=" carries no intree mark: it taints the kernel with O.
+// Errors are *store.StageError.
+func (bu *Builder) Modules(ctx context.Context, b *Built, o *series.Overlay, dirs []string, dir string) (*Built, error) {
+	out := *b
+	out.Overlay, out.Modules, out.Manual = o, filepath.Join(dir, kbuild.Modules), filepath.Join(dir, "manual")
+	log := filepath.Join(dir, "build.log")
+	err := bu.modules(ctx, b, &out, dirs, dir, log)
+	if err != nil && ctx.Err() == nil {
+		return nil, &store.StageError{Stage: EditStage, Log: log, Fault: store.FaultOf(err), Err: err}
+	}
+	return &out, err
+}
+
+func (bu *Builder) modules(ctx context.Context, b, out *Built, dirs []string, dir, logPath string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out.Manual, 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(logPath)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if err := bu.detect(ctx); err != nil {
+		return err
+	}
+	r := &run{Builder: bu, flavor: b.Flavor, src: b.source, built: out}
+	r.tree.Name = b.Tree
+	err = r.inSlot(ctx, "manual", log, func(ctx context.Context, m *kmake.Make) error {
+		for _, what := range dirs {
+			if err := kbuild.BuildManual(ctx, m, what, b.kit, b.Version, out.Manual); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return putModules(ctx, b.Modules, out.Modules, out.Manual, b.Release, log)
+}
+
+// putModules makes to a tree of modules like from, with those in manual instead
+// of theirs. Those are only put where the kernel has one of that name.
+func putModules(ctx context.Context, from, to, manual, release string, log io.Writer) error {
+	if err := worktree.Link(ctx, from, to, log); err != nil {
+		return err
+	}
+	fresh, err := filepath.Glob(filepath.Join(manual, "*.ko"))
+	if err != nil {
+		return err
+	}
+	byName := map[string]string{}
+	for _, p := range fresh {
+		byName[filepath.Base(p)] = p
+	}
+	base := filepath.Join(to, "lib/modules", release)
+	err = filepath.WalkDir(base, func(p string, d fs.DirEntry, err error) error {
+		ko := byName[filepath.Base(p)]
+		if err != nil || ko == "" {
+			return err
+		}
+		delete(byName, filepath.Base(p))
+		if err := os.Remove(p); err != nil {
+			return err
+		}
+		return os.Link(ko, p)
+	})
+	if err != nil {
+		return err
+	}
+	if len(byName) > 0 {
+		return fmt.Errorf("the kernel has no module of the name of %v", slices.Sorted(maps.Keys(byName)))
+	}
+	// depmod writes beside its files and renames, so the kernel's own stay.
+	err = proc.Run(ctx, proc.Cmd{Args: []string{"/sbin/depmod", "-b", to, release}, Log: log})
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("depmod is missing; see: nftvm doctor")
+	}
+	return err
+}
