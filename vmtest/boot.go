@@ -50,16 +50,13 @@ func (e *Engine) options(ctx context.Context, k Kernel, t Test) (o qemu.Options,
 	if err != nil {
 		return o, err
 	}
-	o = qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: t.Memory, CPUs: t.VCPUs, ICount: t.ICount, Append: e.kargs}
+	o = qemu.Options{Host: host, Kernel: k.Image, Initrd: initrd, Memory: e.GuestMemory(k.Flavor, t.Memory), CPUs: t.VCPUs, ICount: t.ICount, Append: e.kargs}
 	if k.Vmlinux != "" && k.Flavor != debugFlavor {
 		// What PVH calls before the kernel has its page tables would
 		// look for KASAN's shadow there.
 		o.Kernel = k.Vmlinux
 	}
 	o.CPUs = max(o.CPUs, 1)
-	if o.Memory == 0 {
-		o.Memory = e.GuestMemory(k.Flavor)
-	}
 	if k.Flavor == debugFlavor {
 		if o.ICount == 0 {
 			o.CPUs = max(o.CPUs, debugVCPUs)

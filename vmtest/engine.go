@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,8 @@ type Engine struct {
 	Accel string
 	// QEMU is the binary; "" is qemu.DefaultBinary.
 	QEMU string
-	// Memory of a guest in MiB; 0 is 256, and debugMemory for debug kernels.
+	// Memory of a guest in MiB, of any flavor; 0 is 256, and three times as much
+	// for debug kernels.
 	Memory int
 
 	// Loaded has the tests of a kernel share a snapshot that has its modules
@@ -107,16 +109,16 @@ const (
 	debugDeadlineMS = "120000"
 )
 
-// GuestMemory is what a guest of the flavor gets, in MiB, unless its test wants
-// another size.
-func (e *Engine) GuestMemory(flavor string) int {
-	switch {
-	case e.Memory > 0:
-		return e.Memory
-	case flavor == debugFlavor:
-		return debugMemory
+// GuestMemory is what a guest of the flavor gets, in MiB, for a test that wants so
+// much of a plain kernel's; 0 is as much as most do.
+func (e *Engine) GuestMemory(flavor string, want int) int {
+	if want == 0 {
+		want = cmp.Or(e.Memory, plainMemory)
 	}
-	return plainMemory
+	if flavor == debugFlavor && e.Memory == 0 {
+		want *= debugMemory / plainMemory
+	}
+	return want
 }
 
 // scale is how much slower than real hardware a guest may be.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,11 +123,21 @@ func (e *Engine) prepared(ctx context.Context, k Kernel, o qemu.Options, files [
 func (e *Engine) setupKey(base store.Key, files []File, setup string) (store.Key, error) {
 	key := store.NewKey(snapshotStage).Str("base", string(base)).Str("setup", setup)
 	for _, f := range files {
-		sum, err := e.fileSum(f.Host)
+		// As agent.Put sends it: a link as a link, and with its mode.
+		fi, err := os.Lstat(f.Host)
 		if err != nil {
 			return "", err
 		}
-		key.Str("file", f.Guest+" "+sum)
+		what := ""
+		if fi.Mode()&fs.ModeSymlink != 0 {
+			what, err = os.Readlink(f.Host)
+		} else {
+			what, err = e.fileSum(f.Host)
+		}
+		if err != nil {
+			return "", err
+		}
+		key.Str("file", fmt.Sprintf("%s %o %s", f.Guest, uint32(fi.Mode()), what))
 	}
 	return key.Key(), nil
 }

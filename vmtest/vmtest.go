@@ -46,7 +46,7 @@ type Test struct {
 	// scaled for the accelerator and the flavor. 0 means DefaultTimeout.
 	Timeout time.Duration
 	VCPUs   int // 1; of a debug kernel 2 at least, unless ICount is set
-	Memory  int // MiB, the engine's
+	Memory  int // MiB of a plain kernel's guest, see Engine.GuestMemory
 	// ICount makes the guest's time that of a processor which takes 2^ICount
 	// ns per instruction and skips what it idles: for a test that works or
 	// waits for a fixed number of seconds. 0 is real time. TCG only. A debug

@@ -222,7 +222,7 @@ func (r *Run) test(ctx context.Context, built *kernel.Built, cell *report.Cell) 
 			}
 			continue
 		}
-		place := r.queue.enter(r.Store.Expected(timing(built, spec)), r.Engine.GuestMemory(built.Flavor))
+		place := r.queue.enter(r.Store.Expected(timing(built, spec)), r.Engine.GuestMemory(built.Flavor, spec.Memory))
 		wg.Go(func() error {
 			if r.queue.wait(ctx, place) != nil {
 				return nil
@@ -407,7 +407,7 @@ const (
 
 func (r *Run) guestTest(built *kernel.Built, spec Spec) (vmtest.Test, error) {
 	t := vmtest.Test{
-		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, AllowTaint: spec.Taint,
+		Name: spec.Name, Timeout: spec.Timeout, VCPUs: spec.VCPUs, Memory: spec.Memory, AllowTaint: spec.Taint,
 		ICount: spec.ICount, Seed: spec.Seed, AllowLeak: spec.Leak, AllowLeakOf: spec.LeakOf, StopAtFailure: spec.StopAtFailure,
 		Args: spec.Args, SkipUnder: spec.skipUnder(built.Flavor),
 	}

@@ -25,6 +25,9 @@ import (
 // ourSuite names the tests of selftests/.
 const ourSuite = "nft_offload"
 
+// leastMemory is what a kernel and the image need, in MiB.
+const leastMemory = 128
+
 // accels are what a guest may run under.
 var accels = []string{string(qemu.KVM), string(qemu.TCG)}
 
@@ -39,7 +42,9 @@ type Spec struct {
 	Taint   string        `yaml:"taint"`
 	Timeout time.Duration `yaml:"timeout"`
 	VCPUs   int           `yaml:"vcpus"`
-	Files   []string      `yaml:"files"`
+	// Memory is the guest's in MiB, see vmtest.Test; 0 is the usual.
+	Memory int      `yaml:"memory"`
+	Files  []string `yaml:"files"`
 	// ICount counts the guest's time by instructions, see vmtest.Test.
 	ICount int `yaml:"icount"`
 	// Seed is what the script's choices at random start from, see vmtest.Test.
@@ -137,6 +142,9 @@ func LoadSpecs(configs, selftests string) ([]Spec, error) {
 		}
 		if s.VCPUs == 0 {
 			s.VCPUs = 1
+		}
+		if s.Memory != 0 && s.Memory < leastMemory {
+			return nil, fmt.Errorf("%s: test %s: memory: %d MiB do not boot a kernel; at least %d", file, s.Name, s.Memory, leastMemory)
 		}
 		if err := s.skipsKnown(configs); err != nil {
 			return nil, fmt.Errorf("%s: test %s: %w", file, s.Name, err)
