@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kmod-nft-offload/kmod-nft-offload/internal/matrix"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/watch"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
@@ -78,22 +77,7 @@ func doWatch(ctx context.Context, p *project, f runFlags, dir string, once bool)
 	}
 	b := s.builder(s.store)
 	b.Notify = notify(s.progress, true)
-	m := s.matrix(out)
-	m.Progress = quiet()
-	w := &watch.Watch{
-		Tree: t, Flavor: kernel.Plain, Repo: dir, Selftests: f.selftests, Specs: s.specs, Out: out, Say: os.Stdout,
-		Work: func(ctx context.Context) (*dev.Work, error) { return dev.Working(ctx, dir) },
-		Build: func(ctx context.Context, w *dev.Work) (*kernel.Built, error) {
-			b.Edited, b.EditedOf = w.Overlay, w.Source
-			return b.Build(ctx, t, kernel.Plain)
-		},
-		Touches: (*kernel.Built).Touches,
-		Modules: b.Modules,
-		Test: func(ctx context.Context, built *kernel.Built, spec matrix.Spec) (report.Test, bool) {
-			res, _, done := m.One(ctx, built, spec, t.Name)
-			return res, done
-		},
-	}
+	w := watch.Over(b, s.matrix(out), t, dir, os.Stdout)
 	if !once {
 		return w.Do(ctx)
 	}
@@ -122,6 +106,3 @@ func openTree(ctx context.Context, s *setup, t tree.Tree, dir string) error {
 	}
 	return err
 }
-
-// quiet is a progress that nobody looks at.
-func quiet() *report.Progress { return report.NewProgressTo(io.Discard) }

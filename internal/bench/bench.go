@@ -113,7 +113,7 @@ func (b *Bench) chosen() ([]measurement, error) {
 	all := []measurement{
 		{"nothing-changed", b.nothingChanged}, {"boot", b.boot}, {"restore", b.restore}, {"clones", b.clone}, {"tests", b.tests}, {"left-behind", b.left},
 		{"rules", b.rules}, {"packets", b.packets},
-		{"rebuild", b.rebuild}, {"cold", b.cold},
+		{"rebuild", b.rebuild}, {"edit", b.edit}, {"cold", b.cold},
 	}
 	if len(b.Only) == 0 {
 		return all, nil

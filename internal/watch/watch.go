@@ -54,6 +54,26 @@ type Watch struct {
 	verdict bool              // nothing bad in the last round
 }
 
+// Over is a Watch over the pipeline, of what was opened from t in repo. It is the
+// builder's only user; m says which tests there are, and where their logs go.
+func Over(b *kernel.Builder, m *matrix.Run, t tree.Tree, repo string, say io.Writer) *Watch {
+	m.Progress = report.NewProgressTo(io.Discard)
+	return &Watch{
+		Tree: t, Flavor: kernel.Plain, Repo: repo, Selftests: m.Selftests, Specs: m.Tests, Out: m.Out, Say: say,
+		Work: func(ctx context.Context) (*dev.Work, error) { return dev.Working(ctx, repo) },
+		Build: func(ctx context.Context, w *dev.Work) (*kernel.Built, error) {
+			b.Edited, b.EditedOf = w.Overlay, w.Source
+			return b.Build(ctx, t, kernel.Plain)
+		},
+		Touches: (*kernel.Built).Touches,
+		Modules: b.Modules,
+		Test: func(ctx context.Context, built *kernel.Built, spec matrix.Spec) (report.Test, bool) {
+			res, _, done := m.One(ctx, built, spec, t.Name)
+			return res, done
+		},
+	}
+}
+
 // judged is a test's last verdict, and of what.
 type judged struct {
 	key store.Key
