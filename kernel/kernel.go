@@ -68,6 +68,9 @@ type Builder struct {
 	// directory (Overlay.Write), and made for the source of EditedOf.
 	Edited   *series.Overlay
 	EditedOf store.Key
+	// Config, when it is not nil, is laid over the fragments, and whatever of
+	// them gets lost is no error then.
+	Config []kconfig.Request
 	// Strict are C files to compile once more, with all that compilers and
 	// sparse can say; Built.Warnings has it. Nothing else is built behind that.
 	Strict []string
@@ -183,7 +186,8 @@ func (r *run) all(ctx context.Context) error {
 		}
 		requests = append(requests, more...)
 	}
-	if r.Choose != nil {
+	requests = append(requests, r.Config...)
+	if r.Choose != nil || r.Config != nil {
 		for i := range requests {
 			requests[i].Optional, requests[i].Forgiven = true, kver.Range{}
 		}

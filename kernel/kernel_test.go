@@ -201,6 +201,27 @@ func TestBuildIsIncremental(t *testing.T) {
 	require.Equal(t, "source patch config build module", ran(b))
 }
 
+// A configuration that is laid over the fragments may ask for what cannot be.
+func TestConfigOverFragments(t *testing.T) {
+	c := newCell(t)
+	c.put("configs/base.config", "CONFIG_NET=y\nCONFIG_ABSENT=y\n")
+	c.b.Config = []kconfig.Request{{Symbol: "NET", Value: "n"}, {Symbol: "EXTRA", Value: "m"}}
+	b, err := c.build()
+	require.NoError(t, err)
+	got, err := kconfig.ReadConfig(b.Config)
+	require.NoError(t, err)
+	require.Equal(t, "n m n", got.Get("NET")+" "+got.Get("EXTRA")+" "+got.Get("ABSENT"))
+	require.NotEmpty(t, b.Manual)
+
+	c.b.Config = []kconfig.Request{}
+	other, err := c.build()
+	require.NoError(t, err)
+	require.NotEqual(t, b.Key, other.Key)
+	c.b.Config = nil
+	_, err = c.build()
+	require.ErrorContains(t, err, "CONFIG_ABSENT: wanted y, got n")
+}
+
 func TestSameImageInAnotherStore(t *testing.T) {
 	var images []string
 	for range 2 {
