@@ -100,3 +100,24 @@ func TestRewriteKeepsWhatPeopleWrote(t *testing.T) {
 	require.Equal(t, "# head\n# supports: >= 6.1\n\n# on b\nb.patch   >= 7.0  # why\na.patch\n# foot\n",
 		string(s.Rewrite([]Entry{e[1], e[0]})))
 }
+
+func TestStat(t *testing.T) {
+	p := Patch{Name: "x.patch", Content: []byte(`diff --git a/long/name b/long/name
+--- a/long/name
++++ b/long/name
+@@ -1,2 +1,3 @@
+ one
+-two
++2
++3
+diff --git a/gone b/gone
+deleted file mode 100644
+--- a/gone
++++ /dev/null
+@@ -1 +0,0 @@
+-one
+`)}
+	stat, err := p.Stat()
+	require.NoError(t, err)
+	require.Equal(t, " long/name | +2 -1\n gone      | +0 -1", stat)
+}
