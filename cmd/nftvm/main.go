@@ -57,6 +57,6 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&p.dir, "project", "", "the project's directory (default: the nearest above here with configs/trees.yaml)")
 	root.PersistentFlags().StringVar(&p.storeDir, "store", "", "the store's directory (default: $NFTVM_STORE, else nftvm in the user's cache)")
-	root.AddCommand(newRun(p), newExec(p), newShell(p), newMutants(p), newCheck(p), newWatch(p), newBench(p), newDev(p), newSeries(p), newTrees(p), newDoctor(), newCache(p))
+	root.AddCommand(newRun(p), newExec(p), newShell(p), newMutants(p), newCheck(p), newBisect(p), newWatch(p), newBench(p), newDev(p), newSeries(p), newTrees(p), newDoctor(), newCache(p))
 	return root
 }
