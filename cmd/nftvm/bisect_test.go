@@ -67,6 +67,22 @@ func TestCommandLines(t *testing.T) {
 	require.Equal(t, `'' '~x' a~b`, quoted([]string{"", "~x", "a~b"}))
 }
 
+// To git bisect run any exit code but 125 is a verdict, and the harness's own
+// faults are none.
+func TestAStepThatCannotBegin(t *testing.T) {
+	for _, args := range [][]string{
+		{"run", "--bisect-step", "--no-such-flag"},
+		{"run", "--bisect-step", "--project", "/nowhere"},
+		{"run", "--bisect-step=true", "more"},
+	} {
+		require.Equal(t, 125, run(t.Context(), args), args)
+	}
+	require.Equal(t, 2, run(t.Context(), []string{"run", "--no-such-flag"}))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Equal(t, 130, run(ctx, []string{"run", "--bisect-step", "--project", "/nowhere"}))
+}
+
 // small is as much of a kernel tree as a build looks at.
 const small = `VERSION = 7
 PATCHLEVEL = 3

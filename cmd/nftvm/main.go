@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/bisect"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest"
 )
@@ -40,6 +43,9 @@ func run(ctx context.Context, args []string) int {
 		return int(code)
 	}
 	fmt.Fprintln(os.Stderr, "nftvm:", err)
+	if slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--"+stepFlag) }) {
+		return bisect.Fault(ctx)
+	}
 	if errors.Is(err, vmtest.ErrGone) {
 		return report.ExitFail // the guest's kernel, or what ran in it
 	}

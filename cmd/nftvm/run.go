@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/bisect"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/doctor"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/matrix"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
@@ -37,6 +38,7 @@ type runFlags struct {
 	accel              string
 	resume, buildOnly  bool
 	refresh            bool
+	step               bool
 }
 
 func newRun(p *project) *cobra.Command {
@@ -62,6 +64,7 @@ func newRun(p *project) *cobra.Command {
 	fl.BoolVar(&f.resume, "resume", false, "keep the verdicts that --out already has for the same kernels")
 	fl.BoolVar(&f.refresh, "refresh", false, "ask the archive for newer sources even if it was asked lately")
 	fl.BoolVar(&f.buildOnly, "build-only", false, "stop behind the module stage")
+	fl.BoolVar(&f.step, stepFlag, false, "for git bisect run: exit 0 if the tests pass, 1 if one fails, 125 if nobody can tell")
 	fl.StringVar(&f.env, "env", "", "with --build-only: write the paths of what was built as shell variables to this file")
 	return cmd
 }
@@ -206,6 +209,9 @@ func doRun(ctx context.Context, p *project, f runFlags) error {
 		return err
 	}
 	defer s.progress.Close()
+	if f.step && len(s.trees)*len(f.flavors) != 1 {
+		return fmt.Errorf("--%s judges one tree in one flavor, not %d trees in %d; choose with --tree . or --trees", stepFlag, len(s.trees), len(f.flavors))
+	}
 	out, err := filepath.Abs(f.out)
 	if err != nil {
 		return err
@@ -227,11 +233,21 @@ func doRun(ctx context.Context, p *project, f runFlags) error {
 		res.Table(os.Stdout)
 		fmt.Printf("\n%s\nin %.0f s; results: %s\n", summary(res), res.Seconds, filepath.Join(out, report.JSONFile))
 	}
+	if f.step {
+		code, why := bisect.Step(ctx, res.Cells, bailed)
+		if why != "" {
+			fmt.Println("bisect step:", why)
+		}
+		return exitCode(code)
+	}
 	if code := res.ExitCode(); code != report.ExitPass {
 		return exitCode(code)
 	}
 	return nil
 }
+
+// stepFlag makes a run a step of somebody's git bisect run.
+const stepFlag = "bisect-step"
 
 // summary counts the tests by verdict, in the form that test counters read.
 func summary(res *report.Results) string {
