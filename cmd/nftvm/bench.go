@@ -30,7 +30,7 @@ func newBench(p *project) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.out, "out", "out/bench", "directory for the results and the throw-away stores")
 	cmd.Flags().BoolVar(&cold, "cold", false, "also build one tree with nothing cached, beside a bare make: two whole builds")
-	cmd.Flags().StringSliceVar(&only, "only", nil, "globs of the measurements to make: nothing-changed, boot, restore, clones, tests, left-behind, rules, packets, rebuild, edit, cold (default: all)")
+	cmd.Flags().StringSliceVar(&only, "only", nil, "globs of the measurements to make: nothing-changed, boot, restore, clones, tests, left-behind, rules, packets, rebuild, edit, bisect, cold (default: all)")
 	cmd.Flags().StringSliceVar(&f.trees, "trees", nil, "trees of the main job; builds and guests are measured on the last (default: all that the series supports)")
 	return cmd
 }
@@ -50,6 +50,7 @@ func doBench(ctx context.Context, p *project, f runFlags, cold bool, only []stri
 		Builder: s.builder,
 		Run:     func() *matrix.Run { return s.matrix(filepath.Join(out, "run")) },
 		Tree:    s.trees[len(s.trees)-1],
+		Root:    s.root,
 		Out:     out,
 		Cold:    cold,
 		Only:    only,

@@ -72,6 +72,8 @@ type Bench struct {
 	Run func() *matrix.Run
 	// Tree is the one that builds are measured on.
 	Tree tree.Tree
+	// Root is the project's directory.
+	Root string
 	// Out gets the results and the stores of the cold measurements.
 	Out string
 	// Cold also measures a cold build beside a bare make: two whole builds.
@@ -113,7 +115,7 @@ func (b *Bench) chosen() ([]measurement, error) {
 	all := []measurement{
 		{"nothing-changed", b.nothingChanged}, {"boot", b.boot}, {"restore", b.restore}, {"clones", b.clone}, {"tests", b.tests}, {"left-behind", b.left},
 		{"rules", b.rules}, {"packets", b.packets},
-		{"rebuild", b.rebuild}, {"edit", b.edit}, {"cold", b.cold},
+		{"rebuild", b.rebuild}, {"edit", b.edit}, {"bisect", b.bisect}, {"cold", b.cold},
 	}
 	if len(b.Only) == 0 {
 		return all, nil
