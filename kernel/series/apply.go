@@ -60,18 +60,12 @@ func (st *state) apply(p Patch) error {
 
 func (st *state) applyFile(p Patch, f *gitdiff.File) error {
 	fail := func(name string, err error) error { return fmt.Errorf("%s: %s: %w", p.Name, name, err) }
+	if name, err := vetFile(f); err != nil {
+		return fail(name, err)
+	}
 	for _, name := range []string{f.OldName, f.NewName} {
-		if name == "" {
-			continue
-		}
 		if err := st.inside(name); err != nil {
 			return fail(name, err)
-		}
-	}
-	for _, m := range []fs.FileMode{f.OldMode, f.NewMode} {
-		// git's modes: 0100644, 0100755, 0120000 a link, 0160000 a submodule.
-		if kind := m & 0o170000; kind != 0 && kind != 0o100000 {
-			return fail(f.NewName, fmt.Errorf("mode %o is not that of a regular file", uint32(m)))
 		}
 	}
 
@@ -128,16 +122,12 @@ func (st *state) applyFile(p Patch, f *gitdiff.File) error {
 	return nil
 }
 
-// inside refuses names that leave the tree, also by way of a symbolic link in
-// it, and names that reach into git's own directory.
+// inside refuses names that leave the tree by way of a symbolic link in it.
 func (st *state) inside(name string) error {
-	if !filepath.IsLocal(name) || name == "." || filepath.Clean(name) != name {
-		return errors.New("the path leaves the tree; refused")
+	if name == "" {
+		return nil
 	}
 	parts := strings.Split(name, "/")
-	if strings.EqualFold(parts[0], ".git") {
-		return errors.New("the path is git's own; refused")
-	}
 	for i := range parts {
 		fi, err := os.Lstat(filepath.Join(st.root, filepath.Join(parts[:i+1]...)))
 		if err != nil {

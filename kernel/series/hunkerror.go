@@ -27,6 +27,8 @@ type HunkError struct {
 	Tree, Want []string
 	// Applied is true when the tree has there what the hunk would make.
 	Applied bool
+	// CRLF is true when nothing is wrong but the patch's line ends.
+	CRLF bool
 }
 
 func newHunkError(patch string, f *gitdiff.File, i int, img *image, want, put []string, expect int) *HunkError {
@@ -39,6 +41,9 @@ func newHunkError(patch string, f *gitdiff.File, i int, img *image, want, put []
 		e.File = f.NewName
 	}
 	e.Applied = len(put) > len(want) && img.find(put, expect, false, false) >= 0
+	if bare := withoutCR(want); bare != nil {
+		e.CRLF = img.find(bare, expect, false, false) >= 0
+	}
 	lines := img.lines
 	at := nearest(lines, want, expect)
 	end := min(at+len(want), len(lines))
@@ -50,6 +55,23 @@ func newHunkError(patch string, f *gitdiff.File, i int, img *image, want, put []
 		}
 	}
 	return e
+}
+
+// withoutCR is nil when no line ends in CRLF.
+func withoutCR(lines []string) []string {
+	var out []string
+	some := false
+	for _, l := range lines {
+		bare := strings.TrimSuffix(l, "\r\n")
+		if bare != l {
+			some, bare = true, bare+"\n"
+		}
+		out = append(out, bare)
+	}
+	if !some {
+		return nil
+	}
+	return out
 }
 
 // nearest is where lines and want have most in common; of equals, the place
@@ -84,6 +106,10 @@ func trimEnds(lines []string) []string {
 func (e *HunkError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s does not apply: hunk %d of %d in %s\n  %s", e.Patch, e.Hunk, e.Hunks, e.File, e.Header)
+	if e.CRLF {
+		b.WriteString("\n  the patch has CRLF line ends there, the tree's file LF")
+		return b.String()
+	}
 	if e.Applied {
 		b.WriteString("\n  what the hunk makes is in the tree already")
 	}
