@@ -77,6 +77,9 @@ type Builder struct {
 	// Cocci are files to show to the tree's semantic patches; Built.Remarks
 	// has what they say. Nothing is built then.
 	Cocci []string
+	// CompileOnly stops behind the compiler and the linker: it tells whether a
+	// tree builds, and leaves nothing to boot.
+	CompileOnly bool
 	// Configs is the directory of the config fragments.
 	Configs string
 	// Jobs is make's -j, 0 for the number of CPUs.
@@ -112,6 +115,8 @@ type Built struct {
 	// Overlay is what the series makes of the source: every file that it
 	// changes or adds, in full.
 	Overlay *series.Overlay
+	// Symbols is what became of the symbols that the configuration asks for.
+	Symbols *kconfig.Report
 	// Key names the build; equal keys mean equal kernels.
 	Key store.Key
 	// ManualKey names the manual build.
@@ -174,36 +179,17 @@ func (r *run) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fragments, err := kconfig.Fragments(r.Configs, r.flavor)
+	requests, err := r.requests(r.flavor)
 	if err != nil {
 		return err
 	}
-	var requests []kconfig.Request
-	for _, f := range fragments {
-		more, err := kconfig.ReadFragment(f)
-		if err != nil {
-			return err
-		}
-		requests = append(requests, more...)
-	}
-	requests = append(requests, r.Config...)
 	if r.Choose != nil || r.Config != nil {
 		for i := range requests {
 			requests[i].Optional, requests[i].Forgiven = true, kver.Range{}
 		}
 	}
 
-	if _, err := r.stage(ctx, tree.Stage, func() (*store.Entry, error) {
-		f := &tree.Fetcher{Store: r.Store, Refresh: r.Refresh, Warn: func(msg string) {
-			r.notify(Event{Tree: r.tree.Name, Flavor: r.flavor, Stage: tree.Stage, Warning: msg})
-		}}
-		src, err := f.Source(ctx, r.tree)
-		if err != nil {
-			return nil, err
-		}
-		r.src, r.built.source, r.built.Version, r.built.Origin, r.built.Source = src, src, src.Version, src.Origin, src.Dir
-		return src.Entry, nil
-	}); err != nil {
+	if err := r.source(ctx); err != nil {
 		return err
 	}
 	if err := r.overlay(ctx, s); err != nil {
@@ -226,6 +212,17 @@ func (r *run) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.built.Symbols, err = kconfig.ReadReport(config.Dir); err != nil {
+		return err
+	}
+	if r.CompileOnly {
+		c, err := r.stage(ctx, kbuild.CompileStage, func() (*store.Entry, error) { return r.compile(ctx, config) })
+		if err != nil {
+			return err
+		}
+		r.built.Key, r.built.Compiled = c.Key, kbuild.ReadCompiled(c.Dir)
+		return r.strict(ctx, config)
+	}
 	image, err := r.stage(ctx, kbuild.Stage, func() (*store.Entry, error) { return r.image(ctx, config) })
 	if err != nil {
 		return err
@@ -240,15 +237,10 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	if len(r.Strict) > 0 {
-		w, err := r.stage(ctx, kbuild.WarningsStage, func() (*store.Entry, error) { return r.warnings(ctx, config) })
-		if err != nil {
-			return err
-		}
-		b.Warnings, err = kbuild.ReadWarnings(w.Dir)
-		return err
+		return r.strict(ctx, config)
 	}
-	if r.Choose != nil {
-		return nil // the module that is built by hand may not be there yet
+	if r.Choose != nil && !b.Overlay.Has(kbuild.ModuleSource) {
+		return nil // the module that is built by hand is not there yet
 	}
 	manual, err := r.stage(ctx, kbuild.ModuleStage, func() (*store.Entry, error) { return r.manual(ctx, image) })
 	if err != nil {
@@ -256,6 +248,87 @@ func (r *run) all(ctx context.Context) error {
 	}
 	b.Manual, b.ManualKey = manual.Dir, manual.Key
 	return nil
+}
+
+// requests are the symbols that a flavor's fragments ask for, and Config.
+func (b *Builder) requests(flavor string) ([]kconfig.Request, error) {
+	fragments, err := kconfig.Fragments(b.Configs, flavor)
+	if err != nil {
+		return nil, err
+	}
+	var requests []kconfig.Request
+	for _, f := range fragments {
+		more, err := kconfig.ReadFragment(f)
+		if err != nil {
+			return nil, err
+		}
+		requests = append(requests, more...)
+	}
+	return append(requests, b.Config...), nil
+}
+
+// source gets the pristine tree.
+func (r *run) source(ctx context.Context) error {
+	_, err := r.stage(ctx, tree.Stage, func() (*store.Entry, error) {
+		f := &tree.Fetcher{Store: r.Store, Refresh: r.Refresh, Warn: func(msg string) {
+			r.notify(Event{Tree: r.tree.Name, Flavor: r.flavor, Stage: tree.Stage, Warning: msg})
+		}}
+		src, err := f.Source(ctx, r.tree)
+		if err != nil {
+			return nil, err
+		}
+		r.src, r.built.source, r.built.Version, r.built.Origin, r.built.Source = src, src, src.Version, src.Origin, src.Dir
+		return src.Entry, nil
+	})
+	return err
+}
+
+// strict has the files of Strict compiled once more, if there are any.
+func (r *run) strict(ctx context.Context, config *store.Entry) error {
+	if len(r.Strict) == 0 {
+		return nil
+	}
+	w, err := r.stage(ctx, kbuild.WarningsStage, func() (*store.Entry, error) { return r.warnings(ctx, config) })
+	if err != nil {
+		return err
+	}
+	r.built.Warnings, err = kbuild.ReadWarnings(w.Dir)
+	return err
+}
+
+// Ground is everything but the patches that a verdict about a tree stands on.
+type Ground struct {
+	// Version is the source's, Source the directory of the pristine tree.
+	Version, Source string
+	Origin          tree.Origin
+	// SourceKey names the source alone, Key also the configuration that is
+	// asked for and the tools.
+	SourceKey, Key store.Key
+}
+
+// Ground gets the pristine tree and names what verdicts about it stand on.
+func (b *Builder) Ground(ctx context.Context, t tree.Tree, flavor string) (*Ground, error) {
+	r := &run{Builder: b, tree: t, flavor: flavor, built: &Built{}}
+	requests, err := b.requests(flavor)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.source(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.detect(ctx); err != nil {
+		return nil, err
+	}
+	want, _, err := kconfig.Wanted(requests, r.src.Version)
+	if err != nil {
+		return nil, err
+	}
+	k := store.NewKey("ground").Str("source", string(r.src.Entry.Key)).Str("toolchain", b.toolchain.ID).
+		Str("sparse", kbuild.Sparse(r.src.Version))
+	for _, q := range want {
+		k.Str("request", q.String())
+	}
+	return &Ground{Version: r.src.Version, Source: r.src.Dir, Origin: r.src.Origin, SourceKey: r.src.Entry.Key, Key: k.Key()}, nil
 }
 
 // detect looks for the toolchain, once for all builds of the Builder.
@@ -384,21 +457,32 @@ func (b *Built) Objects() string {
 }
 
 func (r *run) image(ctx context.Context, config *store.Entry) (*store.Entry, error) {
+	return r.build(ctx, kbuild.Stage, "2", config, kbuild.Build)
+}
+
+func (r *run) compile(ctx context.Context, config *store.Entry) (*store.Entry, error) {
+	return r.build(ctx, kbuild.CompileStage, "1", config, kbuild.Compile)
+}
+
+// build runs one of kbuild's builds in the slot's directory of objects.
+func (r *run) build(ctx context.Context, stage, format string, config *store.Entry,
+	fn func(ctx context.Context, m *kmake.Make, config, dir string) error,
+) (*store.Entry, error) {
 	path := filepath.Join(config.Dir, kconfig.ConfigFile)
-	k := store.NewKey(kbuild.Stage).Str("format", "2").
+	k := store.NewKey(stage).Str("format", format).
 		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
 	r.built.Overlay.Key(k, kbuild.Matters)
 	if err := k.File("config", path); err != nil {
 		return nil, err
 	}
 	key := k.Key()
-	return r.Store.Do(ctx, kbuild.Stage, key, func(ctx context.Context, dir string, log io.Writer) error {
+	return r.Store.Do(ctx, stage, key, func(ctx context.Context, dir string, log io.Writer) error {
 		return r.inSlot(ctx, objects, log, func(ctx context.Context, m *kmake.Make) error {
 			mark := filepath.Join(m.Obj, builtMark)
 			if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			if err := kbuild.Build(ctx, m, path, dir); err != nil {
+			if err := fn(ctx, m, path, dir); err != nil {
 				return err
 			}
 			return os.WriteFile(mark, []byte(key), 0o644)

@@ -147,6 +147,58 @@ func TestBuild(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(c.b.Store.Dir(), "slots", "mini-plain"))
 }
 
+// What only asks whether a tree builds leaves nothing to boot, and shares its
+// objects with what does.
+func TestCompileOnly(t *testing.T) {
+	c := newCell(t)
+	c.b.CompileOnly = true
+	c.b.Choose = func(all []series.Patch) []series.Patch { return all }
+	b, err := c.build()
+	require.NoError(t, err)
+	require.Equal(t, "source patch config compile", ran(b))
+	require.Equal(t, 2, b.Compiled)
+	require.Empty(t, b.Image)
+	require.Equal(t, []string{"NET"}, b.Symbols.Kept)
+	again, err := c.build()
+	require.NoError(t, err)
+	require.Empty(t, ran(again))
+
+	c.b.CompileOnly = false
+	whole, err := c.build()
+	require.NoError(t, err)
+	require.Equal(t, "build", ran(whole), "of a series on its way the module is not there")
+	require.Zero(t, whole.Compiled)
+	require.Empty(t, whole.Manual)
+
+	// ... until it is.
+	c.put("patches/series", "0001-main.patch\n0002-module.patch\n")
+	c.put("patches/0002-module.patch", "--- /dev/null\n+++ b/net/netfilter/nft_offload.c\n@@ -0,0 +1 @@\n+int x;\n")
+	whole, err = c.build()
+	require.NoError(t, err)
+	require.NotEmpty(t, whole.Manual)
+}
+
+func TestGroundIsAllButThePatches(t *testing.T) {
+	c := newCell(t)
+	ground := func() *Ground {
+		t.Helper()
+		g, err := c.b.Ground(t.Context(), c.tree, Plain)
+		require.NoError(t, err)
+		return g
+	}
+	first := ground()
+	require.Equal(t, "7.3.4", first.Version)
+	require.DirExists(t, first.Source)
+	c.put("patches/0001-main.patch", patch("init/main.c", "int main_version = 1;", "int main_version = 3;"))
+	require.Equal(t, first.Key, ground().Key)
+	c.put("configs/base.config", "CONFIG_NET=y\n# CONFIG_WIFI is not set\n")
+	second := ground()
+	require.NotEqual(t, first.Key, second.Key)
+	require.Equal(t, first.SourceKey, second.SourceKey)
+	c.put("linux/init/main.c", "int main_version = 9;\n")
+	require.NotEqual(t, second.SourceKey, ground().SourceKey)
+}
+
 // Before 6.13 there is no MO=.
 func TestBuildManualOfOldKernels(t *testing.T) {
 	c := newCell(t)

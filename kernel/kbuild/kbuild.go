@@ -22,10 +22,11 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kconfig"
 )
 
-// The store's names for the two kinds of build.
+// The store's names for the kinds of build.
 const (
-	Stage       = "build"
-	ModuleStage = "module"
+	Stage        = "build"
+	CompileStage = "compile"
+	ModuleStage  = "module"
 )
 
 // Names in an entry of Stage.
@@ -56,35 +57,10 @@ func Matters(path string) bool {
 // Build compiles the tree with the given configuration in m's object directory,
 // incrementally, and fills dir with the result.
 func Build(ctx context.Context, m *kmake.Make, config, dir string) error {
-	conf, err := kconfig.ReadConfig(config)
+	objects, err := compile(ctx, m, config)
 	if err != nil {
 		return err
 	}
-	if err := needs(ctx, conf); err != nil {
-		return err
-	}
-	if err := install(config, filepath.Join(m.Obj, kconfig.ConfigFile)); err != nil {
-		return err
-	}
-	counter := &counter{w: m.Log}
-	mm := *m
-	mm.Log = counter
-	if err := mm.Run(ctx, "make bzImage modules", Image, "modules"); err != nil {
-		return err
-	}
-	after, err := os.ReadFile(filepath.Join(m.Obj, kconfig.ConfigFile))
-	if err != nil {
-		return err
-	}
-	before, err := os.ReadFile(config)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(before, after) {
-		return fmt.Errorf("the build changed the configuration it was given; compare %s with %s",
-			config, filepath.Join(m.Obj, kconfig.ConfigFile))
-	}
-
 	mods := filepath.Join(dir, Modules)
 	if err := m.Run(ctx, "make modules_install", "INSTALL_MOD_PATH="+mods, "INSTALL_MOD_STRIP=1", "modules_install"); err != nil {
 		return err
@@ -111,12 +87,56 @@ func Build(ctx context.Context, m *kmake.Make, config, dir string) error {
 			return err
 		}
 	}
-	for name, text := range map[string]string{Release: release, Compiled: strconv.Itoa(counter.objects)} {
+	for name, text := range map[string]string{Release: release, Compiled: strconv.Itoa(objects)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o644); err != nil {
 			return err
 		}
 	}
 	return makeKit(ctx, m.Obj, filepath.Join(dir, Kit))
+}
+
+// Compile is Build without anything to boot: dir receives no more than how many
+// objects were compiled.
+func Compile(ctx context.Context, m *kmake.Make, config, dir string) error {
+	objects, err := compile(ctx, m, config)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, Compiled), []byte(strconv.Itoa(objects)+"\n"), 0o644)
+}
+
+// compile makes image and modules in m's object directory, and counts the
+// objects that it had to compile.
+func compile(ctx context.Context, m *kmake.Make, config string) (int, error) {
+	conf, err := kconfig.ReadConfig(config)
+	if err != nil {
+		return 0, err
+	}
+	if err := needs(ctx, conf); err != nil {
+		return 0, err
+	}
+	if err := install(config, filepath.Join(m.Obj, kconfig.ConfigFile)); err != nil {
+		return 0, err
+	}
+	counter := &counter{w: m.Log}
+	mm := *m
+	mm.Log = counter
+	if err := mm.Run(ctx, "make bzImage modules", Image, "modules"); err != nil {
+		return 0, err
+	}
+	after, err := os.ReadFile(filepath.Join(m.Obj, kconfig.ConfigFile))
+	if err != nil {
+		return 0, err
+	}
+	before, err := os.ReadFile(config)
+	if err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(before, after) {
+		return 0, fmt.Errorf("the build changed the configuration it was given; compare %s with %s",
+			config, filepath.Join(m.Obj, kconfig.ConfigFile))
+	}
+	return counter.objects, nil
 }
 
 // install puts the configuration in place, and leaves one alone that is the

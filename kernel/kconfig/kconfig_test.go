@@ -205,3 +205,13 @@ func TestSelftestsConfig(t *testing.T) {
 		require.Equal(t, r.Value, requested[r.Symbol], "%s: CONFIG_%s", r.Where(), r.Symbol)
 	}
 }
+
+func TestLostSince(t *testing.T) {
+	before := &Report{Kept: []string{"A", "B", "C"}}
+	after := &Report{Kept: []string{"A"}, Lost: []Loss{{Symbol: "B"}}, Forgiven: []Loss{{Symbol: "C"}, {Symbol: "NEVER"}}}
+	var names []string
+	for _, l := range after.LostSince(before) {
+		names = append(names, l.Symbol)
+	}
+	require.Equal(t, []string{"B", "C"}, names)
+}

@@ -3,7 +3,11 @@
 package kconfig
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -67,6 +71,28 @@ func (r *Report) String() string {
 		b.WriteString("\n  lost: " + l.String())
 	}
 	return b.String()
+}
+
+// ReadReport reads the report of a configuration's entry in the store.
+func ReadReport(entry string) (*Report, error) {
+	raw, err := os.ReadFile(filepath.Join(entry, ReportFile))
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{}
+	return r, json.Unmarshal(raw, r)
+}
+
+// LostSince are the symbols that came out as asked for in an earlier report
+// and do not any more, whether or not they may get lost.
+func (r *Report) LostSince(before *Report) []Loss {
+	var out []Loss
+	for _, l := range slices.Concat(r.Lost, r.Forgiven) {
+		if slices.Contains(before.Kept, l.Symbol) {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // LostError lists every symbol that got lost.

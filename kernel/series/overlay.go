@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 
 	"crypto/sha256"
@@ -111,6 +112,11 @@ func ReadOverlay(dir string) (*Overlay, error) {
 
 // Path is where a file's new content is.
 func (o *Overlay) Path(f OverlayFile) string { return filepath.Join(o.Dir, overlayFiles, f.Path) }
+
+// Has tells whether the series changes or makes the file.
+func (o *Overlay) Has(path string) bool {
+	return slices.ContainsFunc(o.Files, func(f OverlayFile) bool { return f.Path == path && !f.Deleted() })
+}
 
 // Key adds the files that matter to a key: what a stage does not read must
 // not make it run again.
