@@ -123,6 +123,8 @@ type Built struct {
 	ManualKey store.Key
 	// Warnings are what strict compilers say of the Builder's Strict.
 	Warnings []kbuild.Warning
+	// LeftOut are those of Strict that the configuration does not compile.
+	LeftOut []string
 	// Remarks are what semantic patches say of the Builder's Cocci.
 	Remarks []kbuild.Warning
 	// Compiled is how many objects the build compiled when it was made.
@@ -292,7 +294,10 @@ func (r *run) strict(ctx context.Context, config *store.Entry) error {
 	if err != nil {
 		return err
 	}
-	r.built.Warnings, err = kbuild.ReadWarnings(w.Dir)
+	if r.built.Warnings, err = kbuild.ReadWarnings(w.Dir); err != nil {
+		return err
+	}
+	r.built.LeftOut, err = kbuild.ReadLeftOut(w.Dir)
 	return err
 }
 

@@ -178,6 +178,24 @@ func TestCompileOnly(t *testing.T) {
 	require.NotEmpty(t, whole.Manual)
 }
 
+// What of the strict files the configuration does not build is named, and
+// nothing that is said of it counts.
+func TestStrictFilesThatAreLeftOut(t *testing.T) {
+	c := newCell(t)
+	c.put("linux/Makefile", strings.Replace(miniature, "bzImage:", "modules_prepare:\ninit/main.o arch/arm/bad.o: %.o: $(O)/%.o ;\nbzImage:", 1))
+	c.put("linux/arch/arm/bad.c", "int x = nonsense;\n")
+	c.put("linux/init/main.c", "int main_version = 1;\n#warning odd\n")
+	c.put("patches/0001-main.patch", "--- a/init/main.c\n+++ b/init/main.c\n@@ -1,2 +1,3 @@\n int main_version = 1;\n+int more;\n #warning odd\n")
+	c.b.CompileOnly, c.b.Strict = true, []string{"arch/arm/bad.c", "init/main.c"}
+	for range 2 { // made, and from the store
+		b, err := c.build()
+		require.NoError(t, err)
+		require.Equal(t, []string{"arch/arm/bad.c"}, b.LeftOut)
+		require.Len(t, b.Warnings, 1)
+		require.Equal(t, "init/main.c", b.Warnings[0].File)
+	}
+}
+
 func TestGroundIsAllButThePatches(t *testing.T) {
 	c := newCell(t)
 	ground := func() *Ground {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/kmake"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/proc"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kconfig"
@@ -26,6 +27,9 @@ const WarningsStage = "warnings"
 
 // WarningsFile has a line per warning in an entry of WarningsStage.
 const WarningsFile = "warnings"
+
+// leftOutFile names the files that could not be compiled, in such an entry.
+const leftOutFile = "left-out"
 
 // Warning is one line of a compiler, of sparse or of a semantic patch.
 type Warning struct {
@@ -67,8 +71,10 @@ func Sparse(version string) string {
 }
 
 // Warnings compiles the files with W=1, and where it can with sparse, in an
-// object directory of its own, and fills dir with what was said. Files that
-// the configuration leaves out are named by missing objects and skipped.
+// object directory of its own, and fills dir with what was said. The tree has
+// been built: a file that does not compile here is one that the configuration
+// leaves out, of another architecture for instance. What was said of it does
+// not count; it is named.
 func Warnings(ctx context.Context, m *kmake.Make, config, version string, files []string, dir string) error {
 	if err := install(config, filepath.Join(m.Obj, kconfig.ConfigFile)); err != nil {
 		return err
@@ -80,32 +86,45 @@ func Warnings(ctx context.Context, m *kmake.Make, config, version string, files 
 		return err
 	}
 	said.Reset()
-	args := []string{"W=1"}
+	args := []string{"W=1", "-k"}
 	if sparse := Sparse(version); sparse != "" {
 		args = append(args, "C=2", "CHECK="+sparse)
 	} else {
 		fmt.Fprintln(m.Log, "sparse is not installed")
 	}
 	for _, f := range files {
-		obj := strings.TrimSuffix(f, ".c") + ".o"
+		obj := object(f)
 		// An object that is up to date says nothing.
 		if err := os.Remove(filepath.Join(m.Obj, obj)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		args = append(args, obj)
 	}
+	var leftOut []string
 	if err := mm.Run(ctx, "make W=1", args...); err != nil {
+		for _, f := range files {
+			if _, serr := os.Stat(filepath.Join(m.Obj, object(f))); errors.Is(serr, os.ErrNotExist) {
+				leftOut = append(leftOut, f)
+			}
+		}
+		if store.FaultOf(err) != store.Kernel || len(leftOut) == 0 {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, leftOutFile), []byte(strings.Join(leftOut, "\n")), 0o644); err != nil {
 		return err
 	}
 	var lines []string
 	for _, w := range parseWarnings(said.String(), m.Src) {
-		if !ofEveryModule(m.Src, w) {
+		if !ofEveryModule(m.Src, w) && !slices.Contains(leftOut, w.File) {
 			lines = append(lines, w.String())
 		}
 	}
 	slices.Sort(lines)
 	return os.WriteFile(filepath.Join(dir, WarningsFile), []byte(strings.Join(slices.Compact(lines), "\n")), 0o644)
 }
+
+func object(file string) string { return strings.TrimSuffix(file, ".c") + ".o" }
 
 // ofEveryModule tells whether a warning is what sparse 0.6.4 says of the
 // MODULE_LICENSE and the like of every module since 7.0.
@@ -144,4 +163,13 @@ func ReadWarnings(entry string) ([]Warning, error) {
 		return nil, err
 	}
 	return parseWarnings(string(raw), ""), nil
+}
+
+// ReadLeftOut is which files an entry of WarningsStage does without.
+func ReadLeftOut(entry string) ([]string, error) {
+	raw, err := os.ReadFile(filepath.Join(entry, leftOutFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // an entry from before there could be any
+	}
+	return strings.Fields(string(raw)), err
 }
