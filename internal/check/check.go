@@ -1,201 +1,279 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Package check builds the series patch by patch: each must build on top of
-// those before it, and bring no warning of its own.
+// Package check goes through a series patch by patch, on tree after tree: each
+// must apply and build on top of those before it, bring no warning of its own,
+// lose no config symbol, and break no test.
 package check
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 )
 
-// Finding is something wrong with one patch on one tree.
-type Finding struct {
-	// Patch is "series" when it is not known which one.
-	Tree, Patch string
-	// What is build, warning, checkpatch or coccicheck.
-	What string
-	Text string
-}
+// Depth is how closely a check looks.
+type Depth string
+
+// The depths. Fast is apply, build and checkpatch; Full has tests in addition
+// to all else.
+const (
+	Fast    Depth = "fast"
+	Default Depth = "default"
+	Full    Depth = "full"
+)
 
 // Check goes through the series on trees. The checkpatch.pl of the first tree
 // that gets a patch judges it, so the newest should come first: it knows the
 // rules of today, and patches for old trees are judged by those of their day.
 type Check struct {
+	Store  *store.Store
 	Series *series.Series
-	Trees  []tree.Tree
+	// From is what the series was taken from, in words.
+	From  string
+	Trees []tree.Tree
+	Depth Depth
+	// Out receives the results.
+	Out      string
+	Host     report.Host
+	Progress *report.Progress
+
+	// Ground gets a tree, and names what verdicts about it stand on.
+	Ground func(ctx context.Context, t tree.Tree) (*kernel.Ground, error)
 	// Build builds the first n patches of a tree, and compiles the strict
 	// files once more.
 	Build func(ctx context.Context, t tree.Tree, n int, strict []string) (*kernel.Built, error)
 	// Cocci is what the tree's semantic patches say of files with the first n
 	// patches applied; nil where there is nothing to run them.
-	Cocci    func(ctx context.Context, t tree.Tree, n int, files []string) ([]kbuild.Warning, error)
-	Progress *report.Progress
+	Cocci func(ctx context.Context, t tree.Tree, n int, files []string) ([]kbuild.Warning, error)
+	// Test runs the tests of a Full check with the first n patches; dir is for
+	// what they leave. Tests names the tests and what runs them.
+	Test  func(ctx context.Context, t tree.Tree, n int, flavor, dir string) ([]report.Test, error)
+	Tests store.Key
 
 	// judged are the patches that checkpatch.pl has seen.
-	judged map[string]bool
+	judged  map[string]bool
+	results *Results
 }
 
-// Do checks every tree. The error is for what keeps it from going on.
-func (c *Check) Do(ctx context.Context) ([]Finding, error) {
-	var all []Finding
+// Do checks every tree. Results are written to Out as they come. The error is
+// for what keeps the check itself from going on; what is wrong with a patch or
+// a tree is in the results.
+func (c *Check) Do(ctx context.Context) (*Results, error) {
 	c.judged = map[string]bool{}
+	c.results = &Results{
+		Schema: Schema, Started: time.Now().UTC(), Host: c.Host, Depth: c.Depth, From: c.From, Patches: []string{}, Trees: []*Tree{},
+	}
+	for _, p := range c.Series.Patches {
+		c.results.Patches = append(c.results.Patches, p.Name)
+	}
+	var walks []*walk
 	for _, t := range c.Trees {
-		found, err := c.tree(ctx, t)
-		all = append(all, found...)
-		if err != nil {
-			return all, err
-		}
+		w := c.enter(ctx, t)
+		walks = append(walks, w)
+		c.results.Trees = append(c.results.Trees, w.res)
 	}
-	return all, nil
-}
-
-func (c *Check) tree(ctx context.Context, t tree.Tree) ([]Finding, error) {
-	step := c.Progress.Start(t.Name, "without any patch", 0)
-	none, err := c.Build(ctx, t, 0, nil)
-	if err != nil {
-		step.End("failed: %v", err)
-		return nil, fmt.Errorf("tree %s without any patch: %w", t.Name, err)
-	}
-	step.End("built")
-	patches, err := c.Series.Select(none.Version)
-	if err != nil {
+	if err := c.write(ctx); err != nil {
 		return nil, err
 	}
-	touched := make([][]string, len(patches)+1)
-	for i, p := range patches {
-		if touched[i], err = touches(p, ".c"); err != nil {
-			return nil, err
+	if ctx.Err() != nil || c.results.Nowhere() != nil {
+		return c.results, nil
+	}
+	for _, w := range walks {
+		if err := w.walk(ctx); err != nil {
+			return c.results, err
 		}
 	}
-	var found []Finding
-	var before []kbuild.Warning
-	for n := 0; n <= len(patches); n++ {
+	return c.results, c.write(ctx)
+}
+
+func (c *Check) write(ctx context.Context) error {
+	c.results.Interrupted = ctx.Err() != nil
+	c.results.Seconds = time.Since(c.results.Started).Seconds()
+	return c.results.Write(c.Out)
+}
+
+// walk is the way over one tree.
+type walk struct {
+	*Check
+	tree    tree.Tree
+	ground  *kernel.Ground
+	patches []series.Patch
+	res     *Tree
+	// at is where in res the cell of each patch is.
+	at []int
+	// applying is how many of the patches apply, refused why no more do.
+	applying int
+	refused  error
+	// tested are the verdicts of the tests with the patches so far, none those
+	// without any.
+	tested, none []TestResult
+	// ever are the tests that passed with some of the patches.
+	ever map[string]bool
+}
+
+// enter gets a tree and finds out how far the series applies: that takes no
+// time, and is said before anything is built.
+func (c *Check) enter(ctx context.Context, t tree.Tree) *walk {
+	w := &walk{Check: c, tree: t, ever: map[string]bool{}, res: &Tree{
+		Tree: t.Name, Whole: Cell{Patch: seriesRow, Verdict: None, Reason: notReached, Ran: []string{}, Findings: []Finding{}},
+	}}
+	for _, p := range c.Series.Patches {
+		w.res.Cells = append(w.res.Cells, Cell{Patch: p.Name, Verdict: None, Reason: notReached, Ran: []string{}, Findings: []Finding{}})
+	}
+	if err := w.prepare(ctx); err != nil {
+		w.patches = nil
+		w.fail(ctx, &w.res.Whole, err)
+	}
+	return w
+}
+
+func (w *walk) prepare(ctx context.Context) (err error) {
+	if w.ground, err = w.Ground(ctx, w.tree); err != nil {
+		return err
+	}
+	w.res.Version, w.res.Origin = w.ground.Version, report.Origin(w.ground.Origin)
+	if err := w.Series.Check(w.ground.Version); err != nil {
+		return err
+	}
+	if w.patches, err = w.Series.Select(w.ground.Version); err != nil {
+		return err
+	}
+	for i := range w.res.Cells {
+		if slices.ContainsFunc(w.patches, func(p series.Patch) bool { return p.Name == w.res.Cells[i].Patch }) {
+			w.at = append(w.at, i)
+		} else {
+			w.res.Cells[i].Reason = notForTree
+		}
+	}
+	w.applying = len(w.patches)
+	if _, w.refused = series.Apply(w.ground.Source, w.patches); w.refused == nil {
+		return nil
+	}
+	for w.applying = 0; ; w.applying++ {
+		if _, w.refused = series.Apply(w.ground.Source, w.patches[:w.applying+1]); w.refused != nil {
+			if w.applying == 0 {
+				w.apply()
+			}
+			return nil
+		}
+	}
+}
+
+// apply says in the cell of the first patch that does not apply why not.
+func (w *walk) apply() {
+	cell := w.cell(w.applying + 1)
+	cell.ran("apply")
+	cell.add("apply", w.refused.Error())
+	w.res.judge()
+}
+
+// cell is that of the n-th patch that the tree gets.
+func (w *walk) cell(n int) *Cell { return &w.res.Cells[w.at[n-1]] }
+
+// fail says that the harness could not look; where it was asked to stop, no
+// more than that.
+func (w *walk) fail(ctx context.Context, cell *Cell, err error) {
+	if ctx.Err() != nil {
+		cell.Verdict, cell.Reason = None, "interrupted"
+		return
+	}
+	cell.Verdict, cell.Reason = Error, err.Error()
+	w.res.judge()
+}
+
+// walk looks at patch after patch until one stops it. The error is for results
+// that cannot be written.
+func (w *walk) walk(ctx context.Context) error {
+	for n := 1; n <= len(w.patches); n++ {
+		cell := w.cell(n)
 		if ctx.Err() != nil {
-			return found, context.Cause(ctx)
+			return w.write(ctx)
 		}
-		name := "pristine"
-		if n > 0 {
-			name = patches[n-1].Name
+		name := w.patches[n-1].Name
+		step := w.Progress.Start(w.tree.Name, name, w.Store.Expected(w.timing()))
+		start := time.Now()
+		w.look(ctx, n, cell)
+		cell.Seconds = time.Since(start).Seconds()
+		w.res.judge()
+		switch {
+		case cell.Reason != "":
+			step.End("%s: %s", cell.Verdict, cell.Reason)
+		case cell.Cached:
+			step.End("%s, known", cell.Verdict)
+		default:
+			w.Store.Took(w.timing(), cell.Seconds)
+			step.End("%s in %.1f s", cell.Verdict, cell.Seconds)
 		}
-		step := c.Progress.Start(t.Name, name, 0)
-		// Of the files of the next patch those that are there already say
-		// now what is not its fault.
-		var strict []string
-		if n > 0 {
-			strict = append(strict, touched[n-1]...)
+		if err := w.write(ctx); err != nil {
+			return err
 		}
-		strict = append(strict, touched[n]...)
-		slices.Sort(strict)
-		strict = slices.DeleteFunc(slices.Compact(strict), func(f string) bool { return !exists(none.Source, patches[:n], f) })
-		built, err := c.Build(ctx, t, n, strict)
-		if err != nil {
-			step.End("failed: %v", err)
-			if ctx.Err() != nil {
-				return found, context.Cause(ctx)
-			}
-			// What comes behind it stands on it.
-			return append(found, Finding{t.Name, name, "build", err.Error()}), nil
+		if cell.Verdict.stops() {
+			return nil
 		}
-		if n == 0 {
-			before = built.Warnings
-			step.End("built")
-			continue
-		}
-		// What the next patch's files say was not asked for before.
-		fresh := slices.DeleteFunc(newWarnings(before, built.Warnings), func(w kbuild.Warning) bool {
-			return slices.Contains(touched[n], w.File) && !slices.Contains(touched[n-1], w.File)
-		})
-		before = built.Warnings
-		for _, w := range fresh {
-			found = append(found, Finding{t.Name, name, "warning", w.String()})
-		}
-		if !c.judged[name] {
-			c.judged[name] = true
-			style, err := checkpatch(ctx, none.Source, patches[n-1].Content)
-			if err != nil {
-				return found, err
-			}
-			for _, s := range style {
-				found = append(found, Finding{t.Name, name, "checkpatch", s})
-			}
-			step.End("%d warnings, %d remarks of checkpatch", len(fresh), len(style))
-			continue
-		}
-		step.End("%d warnings", len(fresh))
 	}
-	cocci, err := c.cocci(ctx, t, none.Source, patches)
-	return append(found, cocci...), err
+	if len(w.patches) == 0 || ctx.Err() != nil {
+		return nil
+	}
+	w.whole(ctx)
+	w.res.judge()
+	return w.write(ctx)
 }
 
-// cocci compares what semantic patches say without the series and with all of
-// it: patch by patch it would take a day.
-func (c *Check) cocci(ctx context.Context, t tree.Tree, pristine string, patches []series.Patch) ([]Finding, error) {
-	if c.Cocci == nil || len(patches) == 0 {
-		return nil, nil
-	}
-	var files []string
-	for _, p := range patches {
-		more, err := touches(p, ".c", ".h")
-		if err != nil {
-			return nil, err
+func (w *walk) timing() string { return fmt.Sprintf("check %s %s", w.Depth, w.tree.Name) }
+
+// look fills the cell of the n-th patch.
+func (w *walk) look(ctx context.Context, n int, cell *Cell) {
+	if n > w.applying {
+		if len(cell.Findings) == 0 {
+			w.apply()
 		}
-		files = append(files, more...)
+		w.style(ctx, n, cell)
+		return
 	}
-	slices.Sort(files)
-	files = slices.Compact(files)
-	var said [2][]kbuild.Warning
-	step := c.Progress.Start(t.Name, "coccicheck", 0)
-	for i, n := range []int{0, len(patches)} {
-		there := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !exists(pristine, patches[:n], f) })
-		if len(there) == 0 {
-			continue
-		}
-		var err error
-		if said[i], err = c.Cocci(ctx, t, n, there); err != nil {
-			step.End("failed: %v", err)
-			return nil, err
-		}
+	known, err := w.built(ctx, n, cell)
+	if err != nil {
+		w.fail(ctx, cell, err)
+		return
 	}
-	fresh := newWarnings(said[0], said[1])
-	step.End("%d remarks", len(fresh))
-	for _, w := range said[1] {
-		if w.OfCocci() {
-			c.Progress.Line("%s: coccicheck without %s", t.Name, w)
-		}
+	cell.Cached = known
+	cell.judge()
+	w.style(ctx, n, cell)
+	if w.Depth != Full || cell.Verdict.stops() {
+		return
 	}
-	var found []Finding
-	for _, w := range fresh {
-		found = append(found, Finding{t.Name, "series", "coccicheck", w.String()})
+	if err := w.test(ctx, n, cell); err != nil {
+		w.fail(ctx, cell, err)
 	}
-	return found, nil
 }
 
-// newWarnings are those of after that before does not have as often.
-func newWarnings(before, after []kbuild.Warning) []kbuild.Warning {
-	old := slices.Clone(before)
-	var out []kbuild.Warning
-	for _, w := range after {
-		i := slices.IndexFunc(old, w.Same)
-		if i < 0 {
-			out = append(out, w)
-			continue
-		}
-		old = slices.Delete(old, i, i+1)
+// whole looks at what the series makes of the tree, all of it applied.
+func (w *walk) whole(ctx context.Context) {
+	cell := &w.res.Whole
+	if w.Depth == Fast {
+		cell.Reason = "not looked at by a fast check"
+		return
 	}
-	return out
+	start := time.Now()
+	cell.judge()
+	if err := w.cocci(ctx); err != nil {
+		w.fail(ctx, cell, err)
+	}
+	if w.Depth == Full && cell.Verdict != Error && ctx.Err() == nil {
+		if err := w.debug(ctx); err != nil {
+			w.fail(ctx, cell, err)
+		}
+	}
+	cell.Seconds = time.Since(start).Seconds()
 }
 
 // touches are the files with one of the extensions that a patch changes or adds.
@@ -206,11 +284,17 @@ func touches(p series.Patch, exts ...string) ([]string, error) {
 	}
 	var out []string
 	for _, f := range files {
-		if slices.Contains(exts, filepath.Ext(f.NewName)) {
+		if !f.IsDelete && slices.Contains(exts, filepath.Ext(f.NewName)) {
 			out = append(out, f.NewName)
 		}
 	}
-	return out, nil
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// there are those of the files that are in the tree with the first n patches.
+func (w *walk) there(n int, files []string) []string {
+	return slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !exists(w.ground.Source, w.patches[:n], f) })
 }
 
 // exists tells whether a file is in the tree with the patches applied.
@@ -221,7 +305,7 @@ func exists(pristine string, patches []series.Patch, file string) bool {
 			continue // applying it says so
 		}
 		for _, f := range files {
-			if f.NewName == file {
+			if f.NewName == file && !f.IsDelete {
 				return true
 			}
 			if f.OldName == file && (f.IsDelete || f.IsRename) {
@@ -231,25 +315,4 @@ func exists(pristine string, patches []series.Patch, file string) bool {
 	}
 	fi, err := os.Stat(filepath.Join(pristine, file))
 	return err == nil && fi.Mode().IsRegular()
-}
-
-// checkpatch is what the tree's own script says of a patch, a remark a line.
-// Whether MAINTAINERS needs an update it asks of every patch that adds a file,
-// also of one that updates it, unless by chance MAINTAINERS comes first in the
-// diff: that is not an answer to anything.
-func checkpatch(ctx context.Context, src string, patch []byte) ([]string, error) {
-	cmd := exec.CommandContext(ctx, "perl", "scripts/checkpatch.pl", "--strict", "--terse", "--no-summary", "--color=never", "--ignore", "FILE_PATH_CHANGES", "-")
-	cmd.Dir = src
-	cmd.Stdin = bytes.NewReader(patch)
-	out, err := cmd.Output()
-	if err != nil && cmd.ProcessState.ExitCode() != 1 {
-		return nil, fmt.Errorf("checkpatch.pl: %w", err)
-	}
-	var lines []string
-	for line := range strings.Lines(string(out)) {
-		if line = strings.TrimSpace(line); strings.Contains(line, "WARNING:") || strings.Contains(line, "ERROR:") || strings.Contains(line, "CHECK:") {
-			lines = append(lines, line)
-		}
-	}
-	return lines, nil
 }

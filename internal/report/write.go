@@ -24,10 +24,10 @@ func (r *Results) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(filepath.Join(dir, JSONFile), append(raw, '\n')); err != nil {
+	if err := WriteFile(filepath.Join(dir, JSONFile), append(raw, '\n')); err != nil {
 		return err
 	}
-	return replace(filepath.Join(dir, KTAPFile), r.KTAP())
+	return WriteFile(filepath.Join(dir, KTAPFile), r.KTAP())
 }
 
 // Load reads the results of an earlier run from its directory.
@@ -46,7 +46,8 @@ func Load(dir string) (*Results, error) {
 	return r, nil
 }
 
-func replace(path string, content []byte) error {
+// WriteFile replaces a file by a rename: whoever reads it never sees half of it.
+func WriteFile(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
 	if err != nil {
 		return err
