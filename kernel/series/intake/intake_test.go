@@ -99,6 +99,13 @@ func TestOurOwnSeriesIsTaken(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestBrokenThirdIsTaken(t *testing.T) {
+	tk, err := take(t, "../../../testdata/broken-third")
+	require.NoError(t, err)
+	require.Len(t, tk.Series.Patches, 4)
+	require.True(t, strings.HasPrefix(tk.Series.Patches[2].Name, "0003-"))
+}
+
 func TestBareDirectory(t *testing.T) {
 	a, b, c := change("a", "1", "2"), change("b", "1", "2"), change("c", "1", "2")
 	for name, x := range map[string]struct {
