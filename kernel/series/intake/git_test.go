@@ -75,6 +75,8 @@ func takeGit(t *testing.T, dir, commits string) (*Taken, error) {
 
 func TestGitRange(t *testing.T) {
 	dir, git := repo(t)
+	plain, err := takeGit(t, dir, "base..main")
+	require.NoError(t, err)
 	// What people like their diffs to be is none of ours.
 	for _, kv := range []string{"diff.noprefix=true", "diff.mnemonicPrefix=true", "format.signOff=true", "diff.suppressBlankEmpty=true", "color.ui=always", "log.showSignature=true", "diff.renames=false", "diff.context=0"} {
 		name, value, _ := strings.Cut(kv, "=")
@@ -86,6 +88,7 @@ func TestGitRange(t *testing.T) {
 	tk, err := takeGit(t, dir, "base..main")
 	require.NoError(t, err)
 	require.Equal(t, before, state(t, dir), "the repository was written to")
+	require.Equal(t, filepath.Base(plain.Dir), filepath.Base(tk.Dir), "the same commits are the same series")
 	require.Equal(t, []string{"0001-net-one-change-a.patch", "0002-two-move.patch"}, names(tk.Series))
 	require.True(t, strings.HasPrefix(string(tk.Series.Patches[0].Content),
 		"From: Jürg <j@b.c>\nSubject: [PATCH] [net] one: change a\n\nBecause.\n\nSigned-off-by: J <j@b.c>\n---\ndiff --git a/a b/a\n"),

@@ -95,13 +95,8 @@ func mails(ctx context.Context, path string, raw []byte) ([]letter, error) {
 	if err := os.WriteFile(box, raw, 0o600); err != nil {
 		return nil, err
 	}
-	args := []string{"mailsplit", "-b", "-d6", "--mboxrd", "-o" + dir}
-	// Mail travels with CRLF; where its headers do not have it, a CR is the
-	// patch's own.
-	if first, _, _ := bytes.Cut(raw, []byte("\n")); !bytes.HasSuffix(first, []byte("\r")) {
-		args = append(args, "--keep-cr")
-	}
-	if _, err := deaf(ctx, dir, nil, append(args, "--", box)...); err != nil {
+	// A CR may be the patch's own: who decodes a mail knows all of it.
+	if _, err := deaf(ctx, dir, nil, "mailsplit", "-b", "-d6", "--mboxrd", "--keep-cr", "-o"+dir, "--", box); err != nil {
 		return nil, fmt.Errorf("%s cannot be read as mail: %w", path, err)
 	}
 	paths, err := filepath.Glob(filepath.Join(dir, "0*"))
@@ -147,7 +142,8 @@ func letterOf(ctx context.Context, path string) (letter, error) {
 		return letter{}, err
 	}
 	if converted(words) || converted(diff) {
-		// Text that is encoded has CRLF by the rules of mail.
+		// By the rules of mail text has CRLF on its way, and where it is
+		// encoded.
 		words, diff = unix(words), unix(diff)
 	}
 	l := letter{tag: parseTag(said["Subject"])}
