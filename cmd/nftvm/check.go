@@ -171,11 +171,11 @@ func doCheck(ctx context.Context, p *project, f runFlags, what, git string, dept
 	if err != nil {
 		return err
 	}
-	res.Print(os.Stdout)
-	fmt.Printf("\n%d findings\nin %.0f s; results: %s\n", res.Findings(), res.Seconds, filepath.Join(out, check.JSONFile))
 	if err := res.Nowhere(); err != nil {
 		return err
 	}
+	res.Print(os.Stdout)
+	fmt.Printf("\n%d findings\nin %.0f s; results: %s\n", res.Findings(), res.Seconds, filepath.Join(out, check.JSONFile))
 	if code := res.ExitCode(); code != report.ExitPass {
 		return exitCode(code)
 	}

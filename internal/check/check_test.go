@@ -230,6 +230,7 @@ func TestSeriesThatAppliesNowhere(t *testing.T) {
 	res := b.do()
 	require.Equal(t, []string{"7.3: apply - -", "7.2: apply - -"}, grid(res))
 	require.Empty(t, b.asked, "nothing need be built to know that")
+	require.Equal(t, []string{"apply"}, res.Trees[0].Cells[0].Ran)
 	require.EqualError(t, res.Nowhere(), "SERIES applies to none of the trees (7.3: 1.patch does not apply: hunk 1 of 1 in net/a.c; "+
 		"7.2: 1.patch does not apply: hunk 1 of 1 in net/a.c)")
 	b.put("patches/series", "1.patch < 5\n2.patch < 5\n")
@@ -297,9 +298,10 @@ func TestOnlyTheAmendedPatchIsCheckedAgain(t *testing.T) {
 	require.False(t, amended.Trees[0].Cells[2].Cached)
 
 	// Its words are for checkpatch alone.
-	b.put("patches/1.patch", "Subject: x\n\nOther words, +++ b/net/b.c\n---\n"+changesA)
-	b.do()
+	b.put("patches/1.patch", "Subject: x\n\nOther words:\n+++ b/net/b.c\n---\n"+changesA)
+	reworded := b.do()
 	require.Empty(t, b.asked)
+	require.Equal(t, Style, reworded.Trees[0].Cells[0].Verdict)
 
 	b.c.Depth = Fast
 	b.do()
@@ -384,6 +386,12 @@ func TestTestsNameThePatchThatBreaksThem(t *testing.T) {
 	b.c.Tests = "other tests"
 	b.do()
 	require.NotEmpty(t, *asked)
+}
+
+func TestTestThatStaysBrokenIsOnePatchs(t *testing.T) {
+	b := newBench(t)
+	b.tests(map[string]string{"0/plain": "up=pass", "1/plain": "up=fail", "2/plain": "up=fail", "2/debug": "up=fail"})
+	require.Equal(t, []string{"7.3: test style pass", "7.2: test pass pass"}, grid(b.do()))
 }
 
 func TestTestThatTheHarnessCouldNotRun(t *testing.T) {

@@ -31,6 +31,7 @@ func (w *walk) test(ctx context.Context, n int, cell *Cell) error {
 			return fmt.Errorf("without any patch: %w", err)
 		}
 		w.none, w.tested = none, none
+		w.passed(none)
 	}
 	got, known, err := w.run(ctx, n, kernel.Plain)
 	if err != nil {
@@ -40,7 +41,6 @@ func (w *walk) test(ctx context.Context, n int, cell *Cell) error {
 	cell.Tests, cell.Cached = got, cell.Cached && known
 	for _, t := range got {
 		if !t.Verdict.Bad() {
-			w.ever[t.Name] = w.ever[t.Name] || t.Verdict == report.Pass
 			continue
 		}
 		was, there := verdictOf(w.tested, t.Name)
@@ -56,7 +56,15 @@ func (w *walk) test(ctx context.Context, n int, cell *Cell) error {
 		}
 	}
 	w.tested = got
+	w.passed(got)
 	return nil
+}
+
+// passed remembers the tests that pass.
+func (w *walk) passed(all []TestResult) {
+	for _, t := range all {
+		w.ever[t.Name] = w.ever[t.Name] || t.Verdict == report.Pass
+	}
 }
 
 func verdictOf(all []TestResult, name string) (report.Verdict, bool) {
