@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
@@ -165,16 +164,16 @@ func slugged(n int, subject string) string {
 
 // twice refuses a change that is there a second time: it cannot apply again.
 func twice(letters []letter) error {
-	for i, l := range letters {
+	seen := map[string]letter{}
+	for _, l := range letters {
 		d, err := l.diff()
 		if err != nil {
 			return err
 		}
-		for _, earlier := range letters[:i] {
-			if e, err := earlier.diff(); err == nil && slices.Equal(d, e) {
-				return fmt.Errorf("%s and %s are the same change", earlier.from, l.from)
-			}
+		if earlier, ok := seen[string(d)]; ok {
+			return fmt.Errorf("%s and %s are the same change", earlier.from, l.from)
 		}
+		seen[string(d)] = l
 	}
 	return nil
 }
