@@ -72,27 +72,19 @@ func (f *found) into(cell *Cell) {
 
 // key names a stage's verdict about the tree with the first n patches. Only
 // what they change counts, not their words.
-func (w *walk) key(stage string, n int) (*store.Hasher, error) {
+func (w *walk) key(stage string, n int) *store.Hasher {
 	k := store.NewKey(stage).Str("format", "1").Str("ground", string(w.ground.Key))
-	for _, p := range w.patches[:n] {
-		d, err := p.Diff()
-		if err != nil {
-			return nil, err
-		}
+	for _, d := range w.diffs[:n] {
 		k.Str("patch", string(d))
 	}
-	return k, nil
+	return k
 }
 
 // built finds out whether the tree builds with the n-th patch, and what
 // compilers and the configuration say that they did not say before it.
 func (w *walk) built(ctx context.Context, n int, cell *Cell) (known bool, err error) {
-	k, err := w.key(builtStage, n)
-	if err != nil {
-		return false, err
-	}
 	// Complaints name the patch.
-	k.Str("fast", fmt.Sprint(w.Depth == Fast)).Str("name", w.patches[n-1].Name)
+	k := w.key(builtStage, n).Str("fast", fmt.Sprint(w.Depth == Fast)).Str("name", w.patches[n-1].Name)
 	f, known, err := w.keep(ctx, builtStage, k.Key(), func(ctx context.Context) (*found, error) { return w.build(ctx, n) })
 	if err != nil {
 		return false, err

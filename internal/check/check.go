@@ -108,7 +108,9 @@ type walk struct {
 	tree    tree.Tree
 	ground  *kernel.Ground
 	patches []series.Patch
-	res     *Tree
+	// diffs are the patches without their words.
+	diffs [][]byte
+	res   *Tree
 	// at is where in res the cell of each patch is.
 	at []int
 	// applying is how many of the patches apply, refused why no more do.
@@ -154,6 +156,13 @@ func (w *walk) prepare(ctx context.Context) (err error) {
 		} else {
 			w.res.Cells[i].Reason = notForTree
 		}
+	}
+	for _, p := range w.patches {
+		d, err := p.Diff()
+		if err != nil {
+			return err
+		}
+		w.diffs = append(w.diffs, d)
 	}
 	w.applying = len(w.patches)
 	if _, w.refused = series.Apply(w.ground.Source, w.patches); w.refused == nil {
@@ -272,6 +281,9 @@ func (w *walk) whole(ctx context.Context) {
 		if err := w.debug(ctx); err != nil {
 			w.fail(ctx, cell, err)
 		}
+	}
+	if cell.Verdict == Pass && len(cell.Ran) == 0 {
+		cell.Verdict, cell.Reason = None, "there is nothing to look at it with"
 	}
 	cell.Seconds = time.Since(start).Seconds()
 }

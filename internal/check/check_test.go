@@ -70,6 +70,7 @@ func newBench(t *testing.T) *bench {
 			b.asked = append(b.asked, strings.TrimSpace(fmt.Sprintf("%s/%d %s", t.Name, n, strings.Join(strict, " "))))
 			return b.built(t.Name, n)
 		},
+		Cocci: func(context.Context, tree.Tree, int, []string) ([]kbuild.Warning, error) { return nil, nil },
 	}
 	b.built = func(string, int) (*kernel.Built, error) { return &kernel.Built{}, nil }
 	return b
@@ -198,6 +199,12 @@ func TestHarnessFaultIsNobodysAndNotKept(t *testing.T) {
 	require.Equal(t, report.ExitHarness, res.ExitCode())
 	b.built = func(string, int) (*kernel.Built, error) { return &kernel.Built{}, nil }
 	require.Equal(t, []string{"7.3: pass style pass", "7.2: pass pass pass"}, grid(b.do()))
+}
+
+func TestSeriesThatNothingLooksAtHasNoVerdict(t *testing.T) {
+	b := newBench(t)
+	b.c.Cocci = nil
+	require.Equal(t, []string{"7.3: pass style -", "7.2: pass pass -"}, grid(b.do()))
 }
 
 func TestFastAsksOnlyWhetherItBuilds(t *testing.T) {
@@ -374,7 +381,7 @@ func TestTestsNameThePatchThatBreaksThem(t *testing.T) {
 	require.Equal(t, []string{
 		"7.3 2.patch test up: crash\noutput: " + b.c.Out + "/tests/7.3/2/up",
 		"7.3 series test passes with no number of patches: never: fail\noutput: " + b.c.Out + "/tests/7.3/2/never",
-		"7.3 series test debug kernel: later: leak\noutput: " + b.c.Out + "/tests/7.3/2/later",
+		"7.3 series test debug kernel: later: leak\noutput: " + b.c.Out + "/tests/7.3/2-debug/later",
 	}, findings(res)[:3])
 	require.Equal(t, []string{"sick does not pass, but neither does it without the series"}, res.Trees[0].Cells[1].Notes)
 	require.Equal(t, "2.patch", res.Trees[0].FirstBad)

@@ -114,14 +114,13 @@ func (t TestResult) String() string {
 // run is what the tests say with the first n patches. A verdict that is the
 // harness's fault is an error, and not kept.
 func (w *walk) run(ctx context.Context, n int, flavor string) ([]TestResult, bool, error) {
-	k, err := w.key(testStage, n)
-	if err != nil {
-		return nil, false, err
-	}
-	k.Str("flavor", flavor).Str("tests", string(w.Tests))
+	k := w.key(testStage, n).Str("flavor", flavor).Str("tests", string(w.Tests))
 	name := "pristine"
 	if n > 0 {
 		name = strings.TrimSuffix(w.patches[n-1].Name, ".patch")
+	}
+	if flavor != kernel.Plain {
+		name += "-" + flavor
 	}
 	dir := filepath.Join(w.Out, "tests", w.tree.Name, name)
 	f, known, err := w.keep(ctx, testStage, k.Key(), func(ctx context.Context) (*found, error) {
