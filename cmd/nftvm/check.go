@@ -75,7 +75,7 @@ Exit code: 0 nothing found; 1 something found; 2 the harness could not look.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&git, "git", "", "take SERIES, a range A..B, from this repository, which is only read")
-	fl.StringSliceVar(&f.trees, "trees", nil, "trees of configs/trees.yaml (default: all that the series supports)")
+	f.addTrees(cmd)
 	fl.BoolVar(&fast, "fast", false, "only apply, build and checkpatch")
 	fl.BoolVar(&full, "full", false, "also run the tests behind each patch, and behind the last in the debug kernel")
 	cmd.MarkFlagsMutuallyExclusive("fast", "full")

@@ -129,6 +129,11 @@ func TestCheck(t *testing.T) {
 		require.Equal(t, "pass pass build -", strings.Join(verdicts, " "))
 	}
 
+	// A tree of one's own.
+	code, said = nftvm(t, "check", "--fast", "--tree", filepath.Join(dir, "linux"), series)
+	require.Equal(t, report.ExitFail, code, "%s", said)
+	require.Contains(t, said, "first bad: 3.patch: build\n")
+
 	// Amended, and with another flaw.
 	put(t, filepath.Join(series, "3.patch"), edit("c", "1", "3; static int ugly"))
 	put(t, filepath.Join(series, "4.patch"), edit("c", "3; static int ugly", "2"))
