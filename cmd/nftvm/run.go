@@ -316,21 +316,14 @@ func again(root string, f runFlags) func(tree, flavor, test string) string {
 			}
 		}
 		args := slices.Concat([]string{exe, "run", "--project", root, "--series", f.patches, "--selftests", f.selftests}, choice,
-			[]string{"--flavors", flavor, "--tests", test, "--out", "${1:-repro}"})
+			[]string{"--flavors", flavor, "--tests", test})
 		for _, e := range f.extra {
 			if abs, err := filepath.Abs(e); err == nil {
 				e = abs
 			}
 			args = append(args, "--extra", e)
 		}
-		for i, a := range args {
-			if !strings.HasPrefix(a, "${") {
-				args[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-			} else {
-				args[i] = `"` + a + `"`
-			}
-		}
-		return "exec " + strings.Join(args, " ")
+		return "exec " + quoted(args) + ` --out "${1:-repro}"`
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 )
 
 // Print writes the grid of patches and trees, the first bad patch of each tree,
@@ -30,7 +32,7 @@ func (r *Results) Print(w io.Writer) {
 		}
 		rows = append(rows, row)
 	}
-	table(w, rows)
+	report.Grid(w, rows)
 
 	fmt.Fprintln(w)
 	for _, t := range r.Trees {
@@ -52,37 +54,12 @@ func (r *Results) Print(w io.Writer) {
 
 func (c *Cell) print(w io.Writer, tree string) {
 	if c.Verdict == Error {
-		fmt.Fprintf(w, "\n%s: %s: error: %s\n", tree, c.Patch, indent(c.Reason))
+		fmt.Fprintf(w, "\n%s: %s: error: %s\n", tree, c.Patch, report.Indent(c.Reason))
 	}
 	for _, f := range c.Findings {
-		fmt.Fprintf(w, "\n%s: %s: %s: %s\n", tree, c.Patch, f.Tool, indent(f.Text))
+		fmt.Fprintf(w, "\n%s: %s: %s: %s\n", tree, c.Patch, f.Tool, report.Indent(f.Text))
 	}
 	for _, n := range c.Notes {
-		fmt.Fprintf(w, "\n%s: %s: note: %s\n", tree, c.Patch, indent(n))
-	}
-}
-
-func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n  ") }
-
-func table(w io.Writer, rows [][]string) {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, f := range row {
-			widths[i] = max(widths[i], len(f))
-		}
-	}
-	line := 0
-	for _, n := range widths {
-		line += n + 2
-	}
-	for i, row := range rows {
-		var b strings.Builder
-		for j, f := range row {
-			fmt.Fprintf(&b, "%-*s  ", widths[j], f)
-		}
-		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
-		if i == 0 {
-			fmt.Fprintln(w, strings.Repeat("-", line-2))
-		}
+		fmt.Fprintf(w, "\n%s: %s: note: %s\n", tree, c.Patch, report.Indent(n))
 	}
 }

@@ -42,6 +42,12 @@ func (r *Results) Table(w io.Writer) {
 	}
 	rows = append(rows, total)
 
+	Grid(w, rows, len(rows)-2)
+}
+
+// Grid writes rows of the same length in columns, with a rule below the first row
+// and below those of the given numbers.
+func Grid(w io.Writer, rows [][]string, ruled ...int) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, f := range row {
@@ -54,7 +60,7 @@ func (r *Results) Table(w io.Writer) {
 			fmt.Fprintf(&b, "%-*s  ", widths[j], f)
 		}
 		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
-		if i == 0 || i == len(rows)-2 {
+		if i == 0 || slices.Contains(ruled, i) {
 			fmt.Fprintln(w, strings.Repeat("-", sum(widths)+2*(len(widths)-1)))
 		}
 	}
@@ -83,7 +89,7 @@ func (r *Results) Failures(w io.Writer) {
 		cell := c.Tree + "/" + c.Flavor
 		for _, s := range c.Stages {
 			if s.Error != "" {
-				fmt.Fprintf(w, "\n%s: stage %s\n", cell, indent(s.Error))
+				fmt.Fprintf(w, "\n%s: stage %s\n", cell, Indent(s.Error))
 			}
 		}
 		for _, t := range c.Tests {
@@ -92,7 +98,7 @@ func (r *Results) Failures(w io.Writer) {
 			}
 			fmt.Fprintf(w, "\n%s: %s: %s", cell, t.Name, t.Verdict)
 			if t.Reason != "" {
-				fmt.Fprintf(w, ": %s", indent(t.Reason))
+				fmt.Fprintf(w, ": %s", Indent(t.Reason))
 			}
 			fmt.Fprintln(w)
 			for _, st := range t.Subtests {
@@ -117,4 +123,5 @@ func (r *Results) Failures(w io.Writer) {
 	}
 }
 
-func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n  ") }
+// Indent puts the lines of a text behind its first under that one.
+func Indent(s string) string { return strings.ReplaceAll(s, "\n", "\n  ") }
