@@ -172,7 +172,7 @@ func TestCompileOnly(t *testing.T) {
 
 	// ... until it is.
 	c.put("patches/series", "0001-main.patch\n0002-module.patch\n")
-	c.put("patches/0002-module.patch", "--- /dev/null\n+++ b/net/netfilter/nft_offload.c\n@@ -0,0 +1 @@\n+int x;\n")
+	c.put("patches/0002-module.patch", "--- /dev/null\n+++ b/"+kbuild.ModuleSource+"\n@@ -0,0 +1 @@\n+int x;\n")
 	whole, err = c.build()
 	require.NoError(t, err)
 	require.NotEmpty(t, whole.Manual)
@@ -409,4 +409,22 @@ func TestSupported(t *testing.T) {
 		names = append(names, g.Name)
 	}
 	require.Equal(t, []string{"6.12", "7.3", "mini"}, names)
+}
+
+// A name that no patch makes would have every build of some patches go without
+// the module, and every check without our tests.
+func TestModuleSourceIsOfTheSeries(t *testing.T) {
+	s, err := series.Load("../patches")
+	require.NoError(t, err)
+	makes := 0
+	for _, p := range s.Patches {
+		files, err := p.Files()
+		require.NoError(t, err)
+		for _, f := range files {
+			if f.IsNew && f.NewName == kbuild.ModuleSource {
+				makes++
+			}
+		}
+	}
+	require.Equal(t, 1, makes)
 }

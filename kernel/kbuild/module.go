@@ -20,7 +20,7 @@ import (
 const ManualDir = "net/netfilter"
 
 // ModuleSource is in a tree when it has the module that the build is for.
-const ModuleSource = ManualDir + "/nft_offload.c"
+const ModuleSource = ManualDir + "/nft_offload_main.c"
 
 // BuildManual runs "make M=what/ modules" against the kit of a build entry, in m's
 // object directory, and fills dir with the modules. m.Obj must not be that of
