@@ -141,6 +141,8 @@ func (b *bisection) try(ctx context.Context, p bisect.Point, built *kernel.Built
 			tests = append(tests, report.Test{Name: s.Name, Verdict: report.Skip, Reason: why})
 			continue
 		}
+		// The first failure is the verdict; a test may wait minutes for each.
+		s.StopAtFailure = true
 		res, _, done := run.One(ctx, built, s, label)
 		if !done {
 			return bisect.Attempt{}, context.Cause(ctx)
