@@ -423,9 +423,10 @@ func (r *run) config(ctx context.Context, requests []kconfig.Request) (*store.En
 	if err != nil {
 		return nil, err
 	}
-	k := store.NewKey(kconfig.Stage).Str("format", "1").
-		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
-	r.built.Overlay.Key(k, kconfig.Matters)
+	k, err := r.key(kconfig.Stage, "1", kconfig.Matters, "toolchain", r.toolchain.ID)
+	if err != nil {
+		return nil, err
+	}
 	for _, q := range want {
 		k.Str("request", fmt.Sprintf("%s optional=%t %s", q, q.Optional, q.Forgiven))
 	}
@@ -434,6 +435,18 @@ func (r *run) config(ctx context.Context, requests []kconfig.Request) (*store.En
 			return kconfig.Make(ctx, m, r.src.Version, requests, dir)
 		})
 	})
+}
+
+// key begins the key of a stage with a tool and those files of the patched source
+// that matter to it: commits that differ elsewhere have it in common.
+func (r *run) key(stage, format string, matters func(path string) bool, tool, version string) (*store.Hasher, error) {
+	part, err := r.src.Part(matters)
+	if err != nil {
+		return nil, err
+	}
+	k := store.NewKey(stage).Str("format", format).Str("source", part).Str(tool, version)
+	r.built.Overlay.Key(k, matters)
+	return k, nil
 }
 
 // slotFlavor is the flavor, and whose work trees they are.
@@ -474,9 +487,10 @@ func (r *run) build(ctx context.Context, stage, format string, config *store.Ent
 	fn func(ctx context.Context, m *kmake.Make, config, dir string) error,
 ) (*store.Entry, error) {
 	path := filepath.Join(config.Dir, kconfig.ConfigFile)
-	k := store.NewKey(stage).Str("format", format).
-		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
-	r.built.Overlay.Key(k, kbuild.Matters)
+	k, err := r.key(stage, format, kbuild.Matters, "toolchain", r.toolchain.ID)
+	if err != nil {
+		return nil, err
+	}
 	if err := k.File("config", path); err != nil {
 		return nil, err
 	}
@@ -506,9 +520,10 @@ func (r *run) manual(ctx context.Context, image *store.Entry) (*store.Entry, err
 
 func (r *run) warnings(ctx context.Context, config *store.Entry) (*store.Entry, error) {
 	path := filepath.Join(config.Dir, kconfig.ConfigFile)
-	k := store.NewKey(kbuild.WarningsStage).Str("format", "2").
-		Str("source", string(r.src.Entry.Key)).Str("toolchain", r.toolchain.ID)
-	r.built.Overlay.Key(k, kbuild.Matters)
+	k, err := r.key(kbuild.WarningsStage, "2", kbuild.Matters, "toolchain", r.toolchain.ID)
+	if err != nil {
+		return nil, err
+	}
 	if err := k.File("config", path); err != nil {
 		return nil, err
 	}
@@ -528,8 +543,10 @@ func (r *run) cocci(ctx context.Context) (*store.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := store.NewKey(kbuild.CocciStage).Str("format", "1").Str("source", string(r.src.Entry.Key)).Str("spatch", spatch)
-	r.built.Overlay.Key(k, kbuild.Matters)
+	k, err := r.key(kbuild.CocciStage, "1", kbuild.Matters, "spatch", spatch)
+	if err != nil {
+		return nil, err
+	}
 	for _, f := range r.Cocci {
 		k.Str("file", f)
 	}

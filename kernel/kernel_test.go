@@ -268,7 +268,18 @@ func TestBuildIsIncremental(t *testing.T) {
 	c.put("patches/0001-main.patch", "diff --git a/init/main.c b/init/main.c\n--- a/init/main.c\n+++ b/init/main.c\n@@ -1,2 +1,2 @@\n-int main_version = 1;\n+int main_version = 2;\n int more;\n")
 	b, err = c.build()
 	require.NoError(t, err)
-	require.Equal(t, "source patch config build module", ran(b))
+	require.Equal(t, "source patch build module", ran(b), "nothing that makes the configuration")
+
+	// ... of which nothing is built.
+	c.put("linux/Documentation/y.rst", "words\n")
+	again, err := c.build()
+	require.NoError(t, err)
+	require.Equal(t, "source patch", ran(again))
+	require.Equal(t, b.Key, again.Key)
+	c.put("linux/Kconfig", "config NET\n\tbool \"the net\"\n")
+	again, err = c.build()
+	require.NoError(t, err)
+	require.Equal(t, "source patch config build module", ran(again))
 }
 
 // A configuration that is laid over the fragments may ask for what cannot be.

@@ -178,22 +178,26 @@ func (b *Bench) bisect(ctx context.Context) ([]Figure, error) {
 	}
 	steps := len(journal.Points) - 2 // the ends
 	// The first point is built from nothing: that is no step.
-	builds, rest := stages(errs.String())
+	builds, rest, n := stages(errs.String())
+	if n == 0 {
+		return nil, fmt.Errorf("nothing was built; see %s", log)
+	}
+	builds, rest = builds/float64(n), rest/float64(n)
 	return []Figure{
 		{
 			Name: "bisect", Value: float64(steps), Unit: "steps", Target: 7,
 			How: fmt.Sprintf("%d commits on %s, the guilty one found by %s", history, src.Version, guiltyTest),
 		},
 		{
-			Name: "bisect-step", Value: (builds + rest) / float64(steps+1), Unit: "s", Target: 1.1*builds/float64(steps+1) + 2,
-			How: fmt.Sprintf("to a built kernel and module, on average; of that %.1f s are the incremental build. At most 1.1 times that + 2 s", builds/float64(steps+1)),
+			Name: "bisect-step", Value: builds + rest, Unit: "s", Target: 1.1*builds + 2,
+			How: fmt.Sprintf("to a built kernel and module, average of %d; of that %.1f s are the incremental build. At most 1.1 times that + 2 s", n, builds),
 		},
 	}, nil
 }
 
-// stages sums up what a bisection's stages took behind the first point, by
-// whether it is the build.
-func stages(log string) (builds, rest float64) {
+// stages sums up what a bisection's stages took behind the first of the points
+// that were built, by whether it is the build; n is how many points that are.
+func stages(log string) (builds, rest float64, n int) {
 	points := 0
 	for _, m := range stageRE.FindAllStringSubmatch(log, -1) {
 		if m[1] == "source" {
@@ -211,5 +215,5 @@ func stages(log string) (builds, rest float64) {
 			rest += s
 		}
 	}
-	return builds, rest
+	return builds, rest, max(points-1, 0)
 }

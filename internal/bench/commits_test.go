@@ -49,7 +49,8 @@ func TestStages(t *testing.T) {
 		"[  99.9s] r+abc/plain  source: done in 1.5 s", "[ 100.0s] r+abc/plain  patch: done in 0.2 s", "[ 100.0s] r+abc/plain  config: failed: no",
 		"[ 120.0s] r+abc/plain  build: done in 20.0 s", "[ 123.0s] r+abc/plain  module: done in 3.0 s", "[1200.0s] r+abc/plain  nft_offload/x: pass in 9.0 s", "",
 	}, "\n")
-	builds, rest := stages(log)
+	builds, rest, n := stages(log)
+	require.Equal(t, 1, n)
 	require.InDelta(t, 23.0, builds, 1e-9)
 	require.InDelta(t, 1.7, rest, 1e-9)
 }

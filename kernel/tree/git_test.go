@@ -113,6 +113,29 @@ func TestGitSource(t *testing.T) {
 	require.FileExists(t, filepath.Join(n.Dir, "Makefile"))
 }
 
+// A commit that changes nothing of a part has the same one.
+func TestPart(t *testing.T) {
+	f, r := fetcher(t), newGit(t)
+	part := func() string {
+		s, err := f.Source(t.Context(), r.at("HEAD"))
+		require.NoError(t, err)
+		p, err := s.Part(func(path string) bool { return path == "Makefile" || path == "tool.sh" })
+		require.NoError(t, err)
+		return p
+	}
+	one := part()
+	put(t, r.dir, "net/a.c", "b\n")
+	r.commit("two")
+	require.Equal(t, one, part())
+	require.NoError(t, os.Chmod(filepath.Join(r.dir, "tool.sh"), 0o644))
+	r.commit("mode")
+	mode := part()
+	require.NotEqual(t, one, mode)
+	require.NoError(t, os.Remove(filepath.Join(r.dir, "tool.sh")))
+	r.commit("gone")
+	require.NotEqual(t, mode, part())
+}
+
 func sameFile(t *testing.T, a, b string) bool {
 	t.Helper()
 	fa, err := os.Stat(a)
