@@ -90,8 +90,13 @@ func (f *Fetcher) neighbour(family string) (dir string, had map[string]item) {
 	if e == nil || err != nil {
 		return "", nil
 	}
-	if had, err = readItems(filepath.Join(e.Dir, itemsFile)); err != nil {
+	items, err := readItems(filepath.Join(e.Dir, itemsFile))
+	if err != nil {
 		return "", nil
+	}
+	had = make(map[string]item, len(items))
+	for _, it := range items {
+		had[it.path] = it
 	}
 	return filepath.Join(e.Dir, treeDir), had
 }
@@ -122,12 +127,13 @@ func writeItems(path string, items []item) error {
 	return os.WriteFile(path, b.Bytes(), 0o644)
 }
 
-func readItems(path string) (map[string]item, error) {
+// readItems reads what writeItems wrote, in its order.
+func readItems(path string) ([]item, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	items := map[string]item{}
+	items := make([]item, 0, bytes.Count(raw, []byte{0}))
 	for rec := range strings.SplitSeq(strings.TrimSuffix(string(raw), "\x00"), "\x00") {
 		f := strings.SplitN(rec, " ", 3)
 		if len(f) != 3 {
@@ -137,7 +143,7 @@ func readItems(path string) (map[string]item, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		items[f[2]] = item{path: f[2], sum: f[1], mode: fs.FileMode(mode)}
+		items = append(items, item{path: f[2], sum: f[1], mode: fs.FileMode(mode)})
 	}
 	return items, nil
 }

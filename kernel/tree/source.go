@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/store"
@@ -70,22 +68,27 @@ type Source struct {
 	// Dir is the top of the kernel tree. Nothing may write below it.
 	Dir   string
 	Entry *store.Entry
+
+	items []item // once Part has read them
 }
 
 // Part names the files of the source that matter for something: where it is the
 // same, those are. A source that is not known file by file has its key for that.
 func (s *Source) Part(matters func(path string) bool) (string, error) {
-	items, err := readItems(filepath.Join(s.Entry.Dir, itemsFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return string(s.Entry.Key), nil
-	}
-	if err != nil {
-		return "", err
+	if s.items == nil {
+		var err error
+		s.items, err = readItems(filepath.Join(s.Entry.Dir, itemsFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			return string(s.Entry.Key), nil
+		}
+		if err != nil {
+			return "", err
+		}
 	}
 	k := store.NewKey("part")
-	for _, path := range slices.Sorted(maps.Keys(items)) {
-		if matters(path) {
-			k.Str(path, fmt.Sprintf("%o %s", uint32(items[path].mode), items[path].sum))
+	for _, it := range s.items {
+		if matters(it.path) {
+			k.Str(it.path, fmt.Sprintf("%o %s", uint32(it.mode), it.sum))
 		}
 	}
 	return string(k.Key()), nil
