@@ -198,12 +198,10 @@ func (b *Bench) bisect(ctx context.Context) ([]Figure, error) {
 // stages sums up what a bisection's stages took behind the first of the points
 // that were built, by whether it is the build; n is how many points that are.
 func stages(log string) (builds, rest float64, n int) {
-	points := 0
+	warm := false
 	for _, m := range stageRE.FindAllStringSubmatch(log, -1) {
-		if m[1] == "source" {
-			points++
-		}
-		if points < 2 {
+		if !warm {
+			warm = m[1] == "module"
 			continue
 		}
 		s, err := strconv.ParseFloat(m[2], 64)
@@ -211,9 +209,12 @@ func stages(log string) (builds, rest float64, n int) {
 		case err != nil:
 		case m[1] == "build" || m[1] == "module":
 			builds += s
+			if m[1] == "build" {
+				n++
+			}
 		default:
 			rest += s
 		}
 	}
-	return builds, rest, max(points-1, 0)
+	return builds, rest, n
 }

@@ -45,7 +45,7 @@ func TestCommits(t *testing.T) {
 
 func TestStages(t *testing.T) {
 	log := strings.Join([]string{
-		"[   1.0s] r+abc/plain  source: done in 9.0 s", "[   2.0s] r+abc/plain  build: done in 400.0 s",
+		"[   1.0s] r+abc/plain  source: done in 9.0 s", "[   2.0s] r+abc/plain  build: done in 400.0 s", "[   3.0s] r+abc/plain  module: done in 30.0 s",
 		"[  99.9s] r+abc/plain  source: done in 1.5 s", "[ 100.0s] r+abc/plain  patch: done in 0.2 s", "[ 100.0s] r+abc/plain  config: failed: no",
 		"[ 120.0s] r+abc/plain  build: done in 20.0 s", "[ 123.0s] r+abc/plain  module: done in 3.0 s", "[1200.0s] r+abc/plain  nft_offload/x: pass in 9.0 s", "",
 	}, "\n")
