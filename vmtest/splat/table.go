@@ -190,7 +190,7 @@ var table = []pattern{
 	{kind: "page-fault", word: "BUG: unable to handle", re: regexp.MustCompile(`^BUG: unable to handle (?:page fault|kernel paging request|kernel)`), fatal: true, title: func(_, lines []string) string {
 		return in("BUG: bad page fault", atRIP(lines[1:]))
 	}, absorbs: fatalLines},
-	{kind: "stack", word: "stack guard page", re: regexp.MustCompile(`^BUG: (?:TASK|IRQ|\S+) stack guard page was hit`), fatal: true, title: func(_, lines []string) string {
+	{kind: "stack", word: "stack guard page", re: regexp.MustCompile(`^BUG: (?:\S+ )?stack guard page was hit`), fatal: true, title: func(_, lines []string) string {
 		return in("BUG: stack overflow", atRIP(lines[1:]))
 	}, absorbs: fatalLines},
 	{kind: "gpf", word: "general protection fault", re: regexp.MustCompile(`^(?:Oops: )?general protection fault[ ,:].*\[#\d+\]`), fatal: true, title: func(_, lines []string) string {
