@@ -43,19 +43,23 @@ func (b *Built) Touches(o *series.Overlay) (dirs []string, ok bool) {
 		if objects == "" || !slices.Contains(ModuleDirs, dir) || gone(b.Overlay, path) || gone(o, path) {
 			return nil, false
 		}
-		var only []string
+		var cmds []string
 		switch filepath.Ext(path) {
 		case ".c":
-			only, ok = users(objects, "", strings.TrimSuffix(path, ".c")+".o")
+			cmds = []string{kbuild.CmdFile(filepath.Join(objects, strings.TrimSuffix(path, ".c")+".o"))}
 		case ".h":
-			only, ok = users(objects, path, "")
-		default:
-			ok = false
+			cmds = users(objects, path)
 		}
-		if !ok {
-			return nil, false
+		if len(cmds) == 0 {
+			return nil, false // what make does then is not known here
 		}
-		dirs = append(dirs, only...)
+		for _, cmd := range cmds {
+			dir, ok := moduleDir(objects, cmd)
+			if !ok {
+				return nil, false
+			}
+			dirs = append(dirs, dir)
+		}
 	}
 	slices.Sort(dirs)
 	return slices.Compact(dirs), true
@@ -66,38 +70,34 @@ func gone(o *series.Overlay, path string) bool {
 	return slices.ContainsFunc(o.Files, func(f series.OverlayFile) bool { return f.Path == path && f.Deleted() })
 }
 
-// users are the directories of the objects that a header is in, or that are the
-// named one; ok is false when one of those is no part of a module of ours, or
-// when there is none: what make does then is not known here.
-func users(objects, header, object string) (dirs []string, ok bool) {
-	cmds := []string{filepath.Join(objects, filepath.Dir(object), "."+filepath.Base(object)+".cmd")}
-	if header != "" {
-		cmds = nil
-		err := filepath.WalkDir(objects, func(p string, d fs.DirEntry, err error) error {
-			if err == nil && strings.HasSuffix(p, ".o.cmd") {
-				cmds = append(cmds, p)
-			}
+// users are what kbuild wrote down of the objects that a header is in; none if
+// not all can be read.
+func users(objects, header string) (cmds []string) {
+	err := filepath.WalkDir(objects, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(p, ".o.cmd") {
 			return err
-		})
-		if err != nil {
-			return nil, false
 		}
+		text, err := os.ReadFile(p)
+		if depends(text, header) {
+			cmds = append(cmds, p)
+		}
+		return err
+	})
+	if err != nil {
+		return nil
 	}
-	for _, cmd := range cmds {
-		text, err := os.ReadFile(cmd)
-		if err != nil {
-			return nil, false
-		}
-		if header != "" && !depends(text, header) {
-			continue
-		}
-		rel, err := filepath.Rel(objects, filepath.Dir(cmd))
-		if err != nil || !slices.Contains(ModuleDirs, rel) || !bytes.Contains(text, []byte(" -DMODULE ")) {
-			return nil, false
-		}
-		dirs = append(dirs, rel)
+	return cmds
+}
+
+// moduleDir is the one of ModuleDirs that an object is compiled in for a module;
+// ok is false for any other object, and for one that was not compiled.
+func moduleDir(objects, cmd string) (dir string, ok bool) {
+	text, err := os.ReadFile(cmd)
+	if err != nil {
+		return "", false
 	}
-	return dirs, len(dirs) > 0
+	dir, err = filepath.Rel(objects, filepath.Dir(cmd))
+	return dir, err == nil && slices.Contains(ModuleDirs, dir) && bytes.Contains(text, []byte(" -DMODULE "))
 }
 
 // depends says whether a path is among what kbuild wrote down of an object.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
 )
 
@@ -20,7 +21,7 @@ func compiled(t *testing.T, cmds map[string]string) *Built {
 	b := &Built{Key: "k", objects: t.TempDir(), Overlay: &series.Overlay{}}
 	require.NoError(t, os.WriteFile(filepath.Join(b.objects, builtMark), []byte("k"), 0o644))
 	for object, cmd := range cmds {
-		p := filepath.Join(b.objects, filepath.Dir(object), "."+filepath.Base(object)+".cmd")
+		p := kbuild.CmdFile(filepath.Join(b.objects, object))
 		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
 		require.NoError(t, os.WriteFile(p, []byte(cmd), 0o644))
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest"
+	"github.com/kmod-nft-offload/kmod-nft-offload/vmtest/qemu"
 )
 
 // bisectFlags are those of nftvm bisect.
@@ -213,17 +213,6 @@ func newBisection(ctx context.Context, p *project, f bisectFlags, args []string)
 	if err != nil {
 		return nil, err
 	}
-	one := func(name string) (tree.Tree, error) {
-		chosen := runFlags{trees: []string{name}}
-		if strings.ContainsRune(name, filepath.Separator) {
-			chosen = runFlags{own: []string{name}}
-		}
-		trees, err := chosen.choose(cfg, nil)
-		if err != nil {
-			return tree.Tree{}, err
-		}
-		return trees[0], nil
-	}
 	// Which trees there are to search is the subject's matter.
 	rf := f.runFlags
 	rf.trees = nil
@@ -244,19 +233,19 @@ func newBisection(ctx context.Context, p *project, f bisectFlags, args []string)
 		b.subject, err = newCommits(ctx, b)
 	case f.seriesOf != "":
 		var t tree.Tree
-		if t, err = one(f.seriesOf); err == nil {
+		if t, err = oneTree(cfg, f.seriesOf); err == nil {
 			b.subject, err = newPrefixes(ctx, b, t)
 		}
 	case f.config:
 		var t tree.Tree
-		if t, err = one(f.on); err == nil {
+		if t, err = oneTree(cfg, f.on); err == nil {
 			b.subject, err = newConfigs(ctx, b, t, args[0], args[1])
 		}
 	default:
 		var trees []tree.Tree
 		var names []string
 		for _, name := range wanted {
-			t, terr := one(strings.TrimSpace(name))
+			t, terr := oneTree(cfg, strings.TrimSpace(name))
 			if terr != nil {
 				return nil, terr
 			}
@@ -350,16 +339,10 @@ func resumed(args []string) string {
 	return quoted(append(append([]string{}, args...), "--resume"))
 }
 
-// plainRE is a word that no shell takes for more than that.
-var plainRE = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./^~-]+$`)
-
 func quoted(args []string) string {
 	words := make([]string, len(args))
 	for i, a := range args {
-		words[i] = a
-		if !plainRE.MatchString(a) || a[0] == '~' {
-			words[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-		}
+		words[i] = qemu.Quote(a)
 	}
 	return strings.Join(words, " ")
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/dev"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 )
 
 func newDev(p *project) *cobra.Command {
@@ -66,15 +65,7 @@ func devOpen(ctx context.Context, p *project, name, dir string, out io.Writer) e
 	if err != nil {
 		return err
 	}
-	s, err := series.Load(filepath.Join(root, "patches"))
-	if err != nil {
-		return err
-	}
-	src, err := (&tree.Fetcher{Store: st}).Source(ctx, trees[0])
-	if err != nil {
-		return err
-	}
-	repo, err := dev.Open(ctx, st, src, s, filepath.Join(root, "selftests"), dir, io.Discard)
+	repo, src, err := dev.OpenTree(ctx, st, trees[0], filepath.Join(root, "patches"), filepath.Join(root, "selftests"), dir)
 	if err != nil {
 		return err
 	}

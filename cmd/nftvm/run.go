@@ -106,6 +106,18 @@ func (f *runFlags) choose(cfg *tree.Trees, s *series.Series) ([]tree.Tree, error
 	return append(out, named...), err
 }
 
+// oneTree is the tree of a name, or one's own by its path.
+func oneTree(cfg *tree.Trees, name string) (tree.Tree, error) {
+	if strings.ContainsRune(name, filepath.Separator) {
+		return tree.At(name)
+	}
+	trees, err := cfg.Select([]string{name})
+	if err != nil {
+		return tree.Tree{}, err
+	}
+	return trees[0], nil
+}
+
 // lacking says what the machine must have and has not.
 func lacking(ctx context.Context) error {
 	lacks := missing(ctx)

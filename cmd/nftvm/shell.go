@@ -126,11 +126,7 @@ func withGuest(ctx context.Context, p *project, f guestFlags, name string, fn fu
 		return err
 	}
 	f.defaults(root)
-	chosen := runFlags{trees: []string{name}}
-	if strings.ContainsRune(name, filepath.Separator) {
-		chosen = runFlags{own: []string{name}}
-	}
-	trees, err := chosen.choose(cfg, nil)
+	t, err := oneTree(cfg, name)
 	if err != nil {
 		return err
 	}
@@ -141,7 +137,7 @@ func withGuest(ctx context.Context, p *project, f guestFlags, name string, fn fu
 		b := s.builder(s.store)
 		b.Notify = notify(s.progress, true)
 		var g *vmtest.Guest
-		built, err := b.Build(ctx, trees[0], f.flavor)
+		built, err := b.Build(ctx, t, f.flavor)
 		if err == nil {
 			g, err = lab.Open(ctx, e, built, f.selftests, dir)
 		}

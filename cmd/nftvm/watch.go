@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,8 +16,6 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/watch"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/dev"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 )
 
 func newWatch(p *project) *cobra.Command {
@@ -72,8 +69,12 @@ func doWatch(ctx context.Context, p *project, f runFlags, dir string, once bool)
 		return fmt.Errorf("--out %s is in the tree that is watched", out)
 	}
 	t := s.trees[0]
-	if err := openTree(ctx, s, t, dir); err != nil {
+	repo, _, err := dev.OpenTree(ctx, s.store, t, f.patches, filepath.Join(s.root, "selftests"), dir)
+	if err != nil {
 		return err
+	}
+	if repo.Stale != "" {
+		s.progress.Line("%s: %s", dir, repo.Stale)
 	}
 	b := s.builder(s.store)
 	b.Notify = notify(s.progress, true)
@@ -88,21 +89,4 @@ func doWatch(ctx context.Context, p *project, f runFlags, dir string, once bool)
 		return exitCode(report.ExitFail)
 	}
 	return nil
-}
-
-// openTree opens the tree in dir, unless it is open.
-func openTree(ctx context.Context, s *setup, t tree.Tree, dir string) error {
-	ser, err := series.Load(s.flags.patches)
-	if err != nil {
-		return err
-	}
-	src, err := (&tree.Fetcher{Store: s.store}).Source(ctx, t)
-	if err != nil {
-		return err
-	}
-	repo, err := dev.Open(ctx, s.store, src, ser, filepath.Join(s.root, "selftests"), dir, io.Discard)
-	if err == nil && repo.Stale != "" {
-		s.progress.Line("%s: %s", dir, repo.Stale)
-	}
-	return err
 }

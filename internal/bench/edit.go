@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,8 +14,6 @@ import (
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/matrix"
 	"github.com/kmod-nft-offload/kmod-nft-offload/internal/watch"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/dev"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/series"
-	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/tree"
 )
 
 const (
@@ -43,15 +40,7 @@ func (b *Bench) edit(ctx context.Context) ([]Figure, error) {
 		return nil, fmt.Errorf("there is no test %s", editTest)
 	}
 	m.Tests = m.Tests[i : i+1]
-	src, err := (&tree.Fetcher{Store: b.Store}).Source(ctx, b.Tree)
-	if err != nil {
-		return nil, err
-	}
-	s, err := series.Load(builder.Series)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := dev.Open(ctx, b.Store, src, s, "", repo, io.Discard); err != nil {
+	if _, _, err := dev.OpenTree(ctx, b.Store, b.Tree, builder.Series, "", repo); err != nil {
 		return nil, err
 	}
 	var said bytes.Buffer

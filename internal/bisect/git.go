@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/gitenv"
 )
 
 // Repo is an author's repository, and a private one beside it that borrows its
@@ -28,10 +30,7 @@ const privateDir = "bisect.git"
 
 // dropped are variables that would make git look elsewhere, or say things in
 // another way.
-var dropped = []string{
-	"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR",
-	"GIT_PREFIX", "GIT_NAMESPACE", "GIT_CEILING_DIRECTORIES", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT",
-}
+var dropped = append([]string{"GIT_CEILING_DIRECTORIES", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"}, gitenv.Elsewhere...)
 
 // git runs git in a directory. The user's configuration stays in force where it
 // says that a repository may be trusted, and nowhere else.

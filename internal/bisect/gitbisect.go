@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 )
 
 // Culprits are the commits of which the first bad one is one.
@@ -110,5 +112,5 @@ func (r *Repo) keepLog(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	return replace(abs, []byte(text+"\n"))
+	return report.WriteFile(abs, []byte(text+"\n"))
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/report"
 )
 
 // Schema names the format of bisect.json.
@@ -139,13 +141,5 @@ func (j *Journal) write() error {
 	if err != nil {
 		return err
 	}
-	return replace(filepath.Join(j.dir, JSONFile), append(raw, '\n'))
-}
-
-// replace writes a file so that whoever is killed leaves the old or the new one.
-func replace(path string, content []byte) error {
-	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return report.WriteFile(filepath.Join(j.dir, JSONFile), append(raw, '\n'))
 }

@@ -125,7 +125,7 @@ func LoadSpecs(configs, selftests string) ([]Spec, error) {
 	for _, sc := range scripts {
 		base := strings.TrimSuffix(filepath.Base(sc), ".sh")
 		name := ourSuite + "/" + base
-		if base == "lib" || strings.HasSuffix(base, "_lib") || slices.ContainsFunc(specs, func(s Spec) bool { return s.Name == name }) {
+		if IsLibrary(sc) || slices.ContainsFunc(specs, func(s Spec) bool { return s.Name == name }) {
 			continue
 		}
 		specs = append(specs, Spec{Name: name})
@@ -157,6 +157,13 @@ func LoadSpecs(configs, selftests string) ([]Spec, error) {
 	}
 	slices.SortFunc(specs, func(a, b Spec) int { return strings.Compare(a.Name, b.Name) })
 	return specs, nil
+}
+
+// IsLibrary says whether a script of selftests/ is there for the others, and no
+// test itself.
+func IsLibrary(script string) bool {
+	name := strings.TrimSuffix(filepath.Base(script), ".sh")
+	return name == "lib" || strings.HasSuffix(name, "_lib")
 }
 
 // defaultTimeout reads the timeout=SECONDS line of a kselftest settings file.

@@ -152,9 +152,5 @@ func (r *Results) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, JSONFile+".new")
-	if err := os.WriteFile(tmp, append(raw, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, JSONFile))
+	return report.WriteFile(filepath.Join(dir, JSONFile), append(raw, '\n'))
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/dev"
 )
 
 // settle is how long nothing more may be saved before a round begins: a rebase
@@ -102,15 +104,10 @@ func matters(e fsnotify.Event) bool {
 		return false
 	}
 	base := filepath.Base(e.Name)
-	switch {
-	case strings.HasPrefix(base, ".") && base != ".gitignore", strings.HasSuffix(base, "~"), base == "4913": // vim tries that name
+	if base == "4913" || strings.HasPrefix(base, ".") && base != ".gitignore" { // vim tries that name
 		return false
 	}
-	switch filepath.Ext(base) {
-	case ".swp", ".swx", ".orig", ".rej":
-		return false
-	}
-	return true
+	return !dev.Droppings(base)
 }
 
 // addAll watches a directory and all below it, but for git's own.

@@ -29,8 +29,7 @@ import (
 // Watch tests an opened tree whenever a file of it, or of the selftests, is
 // saved.
 type Watch struct {
-	Tree   tree.Tree
-	Flavor string
+	Tree tree.Tree
 	// Repo is where the tree was opened.
 	Repo string
 	// Selftests is the directory of our tests, Specs those to run.
@@ -42,7 +41,8 @@ type Watch struct {
 	Say io.Writer
 
 	// Work reads the tree, Build makes a kernel of it, Touches says which
-	// modules are enough, Modules makes only those, Test runs one test: done is false when it was interrupted.
+	// modules are enough, Modules makes only those, Test runs one test: done is
+	// false when it was interrupted.
 	Work    func(ctx context.Context) (*dev.Work, error)
 	Build   func(ctx context.Context, w *dev.Work) (*kernel.Built, error)
 	Touches func(b *kernel.Built, o *series.Overlay) (dirs []string, ok bool)
@@ -59,7 +59,7 @@ type Watch struct {
 func Over(b *kernel.Builder, m *matrix.Run, t tree.Tree, repo string, say io.Writer) *Watch {
 	m.Progress = report.NewProgressTo(io.Discard)
 	return &Watch{
-		Tree: t, Flavor: kernel.Plain, Repo: repo, Selftests: m.Selftests, Specs: m.Tests, Out: m.Out, Say: say,
+		Tree: t, Repo: repo, Selftests: m.Selftests, Specs: m.Tests, Out: m.Out, Say: say,
 		Work: func(ctx context.Context) (*dev.Work, error) { return dev.Working(ctx, repo) },
 		Build: func(ctx context.Context, w *dev.Work) (*kernel.Built, error) {
 			b.Edited, b.EditedOf = w.Overlay, w.Source
@@ -229,9 +229,7 @@ func (w *Watch) show(res report.Test) {
 			fmt.Fprintf(w.Say, "    %s: %s\n", s.Name, cmp.Or(s.Reason, string(s.Verdict)))
 		}
 	}
-	raw, _ := os.ReadFile(res.Log)
-	lines := strings.Split(strings.TrimRight(string(raw), "\n"), "\n")
-	for _, l := range lines[max(0, len(lines)-tail):] {
+	for _, l := range store.Tail(res.Log, tail) {
 		fmt.Fprintf(w.Say, "    | %s\n", l)
 	}
 	fmt.Fprintf(w.Say, "    output: %s\n    console: %s\n", res.Log, res.Console)
@@ -261,7 +259,7 @@ func (w *Watch) key(b *kernel.Built, s matrix.Spec) (store.Key, error) {
 	}
 	for _, f := range files {
 		// A script is its own test; what else is there serves them all.
-		if rel := filepath.Base(f.Guest); filepath.Ext(rel) == ".sh" && rel != filepath.Base(s.Name)+".sh" && w.isTest(rel) {
+		if rel := filepath.Base(f.Guest); filepath.Ext(rel) == ".sh" && rel != filepath.Base(s.Name)+".sh" && !matrix.IsLibrary(rel) {
 			continue
 		}
 		if err := k.File(f.Guest, f.Host); err != nil {
@@ -269,10 +267,4 @@ func (w *Watch) key(b *kernel.Built, s matrix.Spec) (store.Key, error) {
 		}
 	}
 	return k.Key(), nil
-}
-
-// isTest says whether a script is one of the known tests, and no library of them.
-func (w *Watch) isTest(script string) bool {
-	name := strings.TrimSuffix(script, ".sh")
-	return name != "lib" && !strings.HasSuffix(name, "_lib")
 }

@@ -43,7 +43,7 @@ func newDesk(t *testing.T) *desk {
 		save(t, filepath.Join(selftests, name))
 	}
 	d.Watch = &Watch{
-		Tree: tree.Tree{Name: "7.3"}, Flavor: kernel.Plain, Repo: t.TempDir(), Selftests: selftests, Out: t.TempDir(), Say: &d.out,
+		Tree: tree.Tree{Name: "7.3"}, Repo: t.TempDir(), Selftests: selftests, Out: t.TempDir(), Say: &d.out,
 		Specs: []matrix.Spec{{Name: "nft_offload/a"}, {Name: "nft_offload/b"}, {Name: "upstream/u", Path: "tools/u.sh"}},
 		Work: func(context.Context) (*dev.Work, error) {
 			pristine, edited := t.TempDir(), t.TempDir()

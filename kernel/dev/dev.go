@@ -194,6 +194,20 @@ func Open(ctx context.Context, st *store.Store, src *tree.Source, s *series.Seri
 	return &Repo{Dir: dir, Base: commit, Patches: len(patches)}, nil
 }
 
+// OpenTree is Open for a tree and a directory of patches; it fetches the tree.
+func OpenTree(ctx context.Context, st *store.Store, t tree.Tree, patches, selftests, dir string) (*Repo, *tree.Source, error) {
+	s, err := series.Load(patches)
+	if err != nil {
+		return nil, nil, err
+	}
+	src, err := (&tree.Fetcher{Store: st}).Source(ctx, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := Open(ctx, st, src, s, selftests, dir, io.Discard)
+	return r, src, err
+}
+
 func resume(dir string, m *meta, src *tree.Source, s *series.Series) (*Repo, error) {
 	if m.Tree != src.Tree.Name {
 		return nil, fmt.Errorf("%s holds tree %s, not %s", dir, m.Tree, src.Tree.Name)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/gitenv"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/proc"
 )
 
@@ -33,10 +34,7 @@ func (g *git) cmd(args ...string) proc.Cmd {
 			"GIT_COMMITTER_NAME=nftvm", "GIT_COMMITTER_EMAIL=nftvm@localhost",
 			"GIT_EDITOR=true", "GIT_SEQUENCE_EDITOR=true", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0",
 		}, g.env...),
-		Unset: []string{
-			"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_NAMESPACE",
-			"GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS",
-		},
+		Unset: append([]string{"GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"}, gitenv.Elsewhere...),
 		Stdin: g.stdin,
 		Log:   g.log,
 	}

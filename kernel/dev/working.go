@@ -49,7 +49,7 @@ func Working(ctx context.Context, dir string) (*Work, error) {
 			return nil, err
 		}
 		for p := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-			if p != "" && !droppings(p) {
+			if p != "" && !Droppings(p) {
 				paths = append(paths, p)
 			}
 		}
@@ -62,8 +62,8 @@ func Working(ctx context.Context, dir string) (*Work, error) {
 	return &Work{Tree: m.Tree, Source: m.Source, Overlay: o}, nil
 }
 
-// droppings says whether a file is one that editors and patch leave about.
-func droppings(path string) bool {
+// Droppings says whether a file is one that editors and patch leave about.
+func Droppings(path string) bool {
 	base := filepath.Base(path)
 	if strings.HasPrefix(base, ".#") || strings.HasSuffix(base, "~") {
 		return true

@@ -95,6 +95,11 @@ func Build(ctx context.Context, m *kmake.Make, config, dir string) error {
 	return makeKit(ctx, m.Obj, filepath.Join(dir, Kit))
 }
 
+// CmdFile is where kbuild writes down how it made an object, and of what.
+func CmdFile(object string) string {
+	return filepath.Join(filepath.Dir(object), "."+filepath.Base(object)+".cmd")
+}
+
 // Compile is Build without anything to boot: dir receives no more than how many
 // objects were compiled.
 func Compile(ctx context.Context, m *kmake.Make, config, dir string) error {

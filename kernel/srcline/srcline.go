@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
 )
 
 // place is one as the kernel writes it: function+0xoffset/0xsize [module].
@@ -99,7 +101,7 @@ func objects(ctx context.Context, objdir string) (map[string][]symbol, error) {
 			return err
 		}
 		// Objects that were linked of others have no source of their own.
-		cmd, rerr := os.ReadFile(cmdFile(path))
+		cmd, rerr := os.ReadFile(kbuild.CmdFile(path))
 		if rerr == nil && compileRE.Match(firstLine(cmd)) {
 			rel, rerr := filepath.Rel(objdir, path)
 			paths = append(paths, rel)
@@ -134,10 +136,6 @@ func objects(ctx context.Context, objdir string) (map[string][]symbol, error) {
 		}
 	}
 	return index, nil
-}
-
-func cmdFile(object string) string {
-	return filepath.Join(filepath.Dir(object), "."+filepath.Base(object)+".cmd")
 }
 
 func firstLine(b []byte) []byte {
@@ -207,7 +205,7 @@ func (f *finder) object(p place) (symbol, bool) {
 // modular says whether an object is part of a module: of that one, or if it has
 // no name, of any.
 func (f *finder) modular(object, module string) bool {
-	cmd, err := os.ReadFile(cmdFile(filepath.Join(f.objdir, object)))
+	cmd, err := os.ReadFile(kbuild.CmdFile(filepath.Join(f.objdir, object)))
 	if err != nil || !bytes.Contains(firstLine(cmd), []byte("-DMODULE")) {
 		return false
 	}
@@ -229,7 +227,7 @@ func (f *finder) modular(object, module string) bool {
 
 // compile makes an object once more, with debug information.
 func (f *finder) compile(ctx context.Context, object string) string {
-	raw, err := os.ReadFile(cmdFile(filepath.Join(f.objdir, object)))
+	raw, err := os.ReadFile(kbuild.CmdFile(filepath.Join(f.objdir, object)))
 	if err != nil {
 		return ""
 	}

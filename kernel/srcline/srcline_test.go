@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/kbuild"
 )
 
 // build compiles files as kbuild does, and leaves what kbuild leaves.
@@ -28,7 +30,7 @@ func build(t *testing.T, dir string, files map[string]string, flags string) {
 		run.Dir = dir
 		out, err := run.CombinedOutput()
 		require.NoError(t, err, string(out))
-		require.NoError(t, os.WriteFile(cmdFile(filepath.Join(dir, object)),
+		require.NoError(t, os.WriteFile(kbuild.CmdFile(filepath.Join(dir, object)),
 			[]byte("savedcmd_"+object+" := "+strings.Replace(cmd, "ccache", "env", 1)+" ; ./tools/objtool/objtool "+object+"\n\nsource := x\n"), 0o644))
 	}
 }

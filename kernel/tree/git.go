@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/gitenv"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/proc"
 )
 
@@ -40,17 +41,19 @@ func (g *Git) remote() bool { return addressRE.MatchString(g.Repo) }
 // commitRE is a whole commit id.
 var commitRE = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
-// gitVars point git somewhere else than to where it is told to look.
-var gitVars = []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY"}
-
 // gitCmd is git on a repository that stays as it is: nothing here takes a lock,
-// writes an index or checks anything out in it.
+// writes an index or checks anything out in it. With dir "" git has to find the
+// repository.
 func gitCmd(dir string, args ...string) proc.Cmd {
-	return proc.Cmd{
+	c := proc.Cmd{
 		Args:  append([]string{"git", "-c", "core.fsmonitor=false", "--no-replace-objects"}, args...),
-		Unset: gitVars,
-		Env:   []string{"GIT_DIR=" + dir, "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"},
+		Unset: gitenv.Elsewhere,
+		Env:   []string{"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"},
 	}
+	if dir != "" {
+		c.Env = append(c.Env, "GIT_DIR="+dir)
+	}
+	return c
 }
 
 func gitLine(ctx context.Context, dir string, args ...string) (string, error) {
@@ -104,16 +107,14 @@ func (f *Fetcher) gitDir(ctx context.Context, t Tree) (dir, rev string, err erro
 	}
 	// Its own way of finding a repository, from that directory, is the one
 	// that knows linked work trees and bare repositories.
-	c := gitCmd("", "-C", t.Git.Repo, "rev-parse", "--absolute-git-dir")
-	c.Env = c.Env[1:]
-	out, err := proc.Output(ctx, c)
+	dir, err = gitLine(ctx, "", "-C", t.Git.Repo, "rev-parse", "--absolute-git-dir")
 	if err != nil {
 		if ctx.Err() != nil {
 			return "", "", err
 		}
 		return "", "", fmt.Errorf("tree %s: %s is not a git repository that can be read: %w", t.Name, t.Git.Repo, err)
 	}
-	return strings.TrimSpace(string(out)), t.Git.Rev, nil
+	return dir, t.Git.Rev, nil
 }
 
 // noCommit says that a revision is not there, and what may be the matter.
@@ -137,7 +138,7 @@ func (f *Fetcher) shallow(ctx context.Context, t Tree) (dir, ref string, err err
 	}
 	defer unlock()
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); errors.Is(err, fs.ErrNotExist) {
-		if _, err := proc.Output(ctx, proc.Cmd{Args: []string{"git", "init", "--quiet", "--bare", "--", dir}, Unset: gitVars}); err != nil {
+		if _, err := proc.Output(ctx, proc.Cmd{Args: []string{"git", "init", "--quiet", "--bare", "--", dir}, Unset: gitenv.Elsewhere}); err != nil {
 			return "", "", fmt.Errorf("tree %s: %w", t.Name, err)
 		}
 	}

@@ -31,18 +31,18 @@ func (o Options) printable() []string {
 		[]device{onTerminal{}, byHand{}, extraArgs(o.Append)})
 	words := append([]string{o.Host.Binary}, nameAndArgs(devices, nil)...)
 	for i, w := range words {
-		words[i] = quote(w)
+		words[i] = Quote(w)
 	}
 	return words
 }
 
-// quote makes one shell word of s.
-func quote(s string) string {
+// Quote makes one shell word of s.
+func Quote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
-			strings.ContainsRune("-_./,=:+@%", r)
+			strings.ContainsRune("-_./,=:+@%^~", r)
 	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+	if s != "" && s[0] != '~' && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

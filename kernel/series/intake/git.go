@@ -10,14 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kmod-nft-offload/kmod-nft-offload/internal/gitenv"
 	"github.com/kmod-nft-offload/kmod-nft-offload/kernel/internal/proc"
 )
 
-// gitLeaks are variables by which git would look at another repository.
-var gitLeaks = []string{
-	"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR",
-	"GIT_PREFIX", "GIT_NAMESPACE", "GIT_EXTERNAL_DIFF", "GIT_DIFF_OPTS", "GIT_TRACE",
-}
+// gitLeaks are variables that change what git looks at, or what it says.
+var gitLeaks = append([]string{"GIT_TRACE"}, gitenv.Elsewhere...)
 
 // repository is one that belongs to somebody: it is read with commands that
 // write nothing, not even an index or an object that it lacks.
