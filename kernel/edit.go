@@ -116,7 +116,7 @@ func depends(cmd []byte, path string) bool {
 // Errors are *store.StageError.
 func (bu *Builder) Modules(ctx context.Context, b *Built, o *series.Overlay, dirs []string, dir string) (*Built, error) {
 	out := *b
-	out.Overlay, out.Modules, out.Manual = o, filepath.Join(dir, kbuild.Modules), filepath.Join(dir, "manual")
+	out.Overlay, out.Modules = o, filepath.Join(dir, kbuild.Modules)
 	log := filepath.Join(dir, "build.log")
 	err := bu.modules(ctx, b, &out, dirs, dir, log)
 	if err != nil && ctx.Err() == nil {
@@ -129,8 +129,11 @@ func (bu *Builder) modules(ctx context.Context, b, out *Built, dirs []string, di
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(out.Manual, 0o755); err != nil {
-		return err
+	made := func(what string) string { return filepath.Join(dir, "made", filepath.Base(what)) }
+	for _, what := range dirs {
+		if err := os.MkdirAll(made(what), 0o755); err != nil {
+			return err
+		}
 	}
 	log, err := os.Create(logPath)
 	if err != nil {
@@ -144,7 +147,7 @@ func (bu *Builder) modules(ctx context.Context, b, out *Built, dirs []string, di
 	r.tree.Name = b.Tree
 	err = r.inSlot(ctx, "manual", log, func(ctx context.Context, m *kmake.Make) error {
 		for _, what := range dirs {
-			if err := kbuild.BuildManual(ctx, m, what, b.kit, b.Version, out.Manual); err != nil {
+			if err := kbuild.BuildManual(ctx, m, what, b.kit, b.Version, made(what)); err != nil {
 				return err
 			}
 		}
@@ -153,16 +156,20 @@ func (bu *Builder) modules(ctx context.Context, b, out *Built, dirs []string, di
 	if err != nil {
 		return err
 	}
-	return putModules(ctx, b.Modules, out.Modules, out.Manual, b.Release, log)
+	if slices.Contains(dirs, kbuild.ManualDir) {
+		out.Manual = made(kbuild.ManualDir)
+	}
+	return putModules(ctx, b.Modules, out.Modules, filepath.Join(dir, "made", "*"), b.Release, log)
 }
 
-// putModules makes to a tree of modules like from, with those in manual instead
-// of theirs. Those are only put where the kernel has one of that name.
-func putModules(ctx context.Context, from, to, manual, release string, log io.Writer) error {
+// putModules makes to a tree of modules like from, with those in the directories
+// that made is a pattern of instead of theirs. Those are only put where the kernel
+// has one of that name.
+func putModules(ctx context.Context, from, to, made, release string, log io.Writer) error {
 	if err := worktree.Link(ctx, from, to, log); err != nil {
 		return err
 	}
-	fresh, err := filepath.Glob(filepath.Join(manual, "*.ko"))
+	fresh, err := filepath.Glob(filepath.Join(made, "*.ko"))
 	if err != nil {
 		return err
 	}

@@ -240,14 +240,9 @@ func (w *Watch) show(res report.Test) {
 func (w *Watch) key(b *kernel.Built, s matrix.Spec) (store.Key, error) {
 	k := store.NewKey("watch").Str("kernel", string(b.Key))
 	if b != w.base {
-		made, err := filepath.Glob(filepath.Join(b.Manual, "*.ko"))
-		if err != nil {
+		// What is made by hand apart from these is of the same sources.
+		if err := k.Dir("modules", b.Modules); err != nil {
 			return "", err
-		}
-		for _, ko := range made {
-			if err := k.File(filepath.Base(ko), ko); err != nil {
-				return "", err
-			}
 		}
 	}
 	if s.Path != "" {

@@ -158,7 +158,7 @@ func TestModulesAlone(t *testing.T) {
 		made++
 		require.Equal(t, []string{"net/netfilter"}, dirs)
 		out := *b
-		out.Overlay, out.Manual = o, dir
+		out.Overlay, out.Modules = o, dir
 		save(t, filepath.Join(dir, "nft_offload.ko"))
 		return &out, nil
 	}
